@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+# LINUX=<git tree> makes the verbs work on a work tree of that kernel.
+
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+export LINUX FORCE PREFIX VERSION
+
+.PHONY: help deps tree build demo test export check shellcheck clean distclean
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo 'LINUX=<kernel git tree> uses that tree instead of the pinned base.'
+
+deps: ## install the Debian packages that are missing (root)
+	@scripts/deps
+
+tree: deps ## fetch the base kernel, apply patches/ (FORCE=1: drop unexported work)
+	@scripts/tree
+
+build: tree ## build the unpatched and the patched UML kernel
+	@scripts/build unpatched
+	@scripts/build patched
+
+demo: build ## run the scenarios on both kernels
+	@scripts/demo
+
+test: ## run all checks; ends with "N passed, N failed, N skipped"
+	@scripts/test
+
+export: ## write the branch series of build/linux to patches/ and the reading tree
+	@scripts/export
+
+check: ## do the exported files say what patches/ say?
+	@scripts/export --check
+
+shellcheck: ## shellcheck all scripts
+	@grep -lE '^#!/bin/(ba)?sh' -r scripts .ci | xargs shellcheck -x
+
+clean: ## remove what was built, keep downloads and ccache
+	@scripts/clean
+
+distclean: ## remove build/ altogether
+	@scripts/clean --all

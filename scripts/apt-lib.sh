@@ -1,0 +1,77 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Packages of another Debian suite than the machine's, by way of a private apt
+# directory below build/: the machine's own apt state stays as it is.
+
+apt_codename() {
+	sed -n 's/^VERSION_CODENAME=//p' /etc/os-release
+}
+
+# The keyring a machine's source entry for a URI is signed by, if it names one.
+apt_keyring() {
+	local uri=${1%/}
+	{ cat /etc/apt/sources.list.d/*.sources 2>/dev/null || :; } | sed '/^#/d' |
+		awk -v RS= -v uri="$uri" '{
+			n = split($0, line, "\n"); hit = 0; key = ""
+			for (i = 1; i <= n; i++) {
+				m = split(line[i], w, /[ \t]+/)
+				if (tolower(w[1]) == "uris:")
+					for (j = 2; j <= m; j++) {
+						sub(/\/$/, "", w[j])
+						if (w[j] == uri)
+							hit = 1
+					}
+				if (tolower(w[1]) == "signed-by:")
+					key = w[2]
+			}
+			if (hit && key)
+				print key
+		}'
+	{ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || :; } |
+		awk -v uri="$uri" '$1 ~ /^deb/ && index($0, uri) &&
+			match($0, /signed-by=[^] ]*/) {
+				print substr($0, RSTART + 10, RLENGTH - 10)
+			}'
+}
+
+# apt_mirrors: URIs the machine has the Debian main archive from. A third party
+# may call its suite as Debian does; its key does not verify Debian's suites.
+apt_mirrors() {
+	# shellcheck disable=SC2016
+	apt-get indextargets --format '$(CREATED_BY) $(COMPONENT) $(RELEASE) $(REPO_URI)' 2>/dev/null |
+		awk -v code="$(apt_codename)" '$1 == "Packages" && $2 == "main" &&
+			($3 == code || $3 ~ /^(stable|testing|unstable|sid)$/) &&
+			!seen[$4]++ { print $4 }'
+}
+
+# apt_open SUITE: sets APT, an apt-get that knows SUITE and nothing else.
+apt_open() {
+	local suite=$1 uri key dir=$BUILD/apt/$1
+	need_cmd apt-get dpkg-deb
+	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+	APT=(apt-get -q -o "Dir::Etc::sourcelist=$dir/sources.list" -o Dir::Etc::sourceparts=-
+		-o "Dir::State::Lists=$dir/lists" -o "Dir::Cache=$dir/cache"
+		-o Dir::Etc::preferencesparts=- -o Dir::Etc::preferences=-
+		-o APT::Sandbox::User= -o APT::Update::Error-Mode=any
+		-o Acquire::Retries=3 -o Acquire::Languages=none
+		-o Debug::NoLocking=1)
+	for uri in $(apt_mirrors); do
+		key=$(apt_keyring "$uri" | head -n 1)
+		[ -r "$key" ] || key=/usr/share/keyrings/debian-archive-keyring.gpg
+		echo "deb [signed-by=$key] $uri $suite main" >"$dir/sources.list"
+		if "${APT[@]}" update >"$dir/log" 2>&1 &&
+			grep -qs '^Origin: Debian' "$dir"/lists/*Release; then
+			return 0
+		fi
+		rm -rf "$dir/lists"
+		mkdir -p "$dir/lists/partial"
+	done
+	die "no Debian mirror of this machine's apt sources serves $suite: check /etc/apt/sources.list* and the network (see ${dir#"$TOP"/}/log)"
+}
+
+# apt_fetch DIR PACKAGE[=VERSION]: download a .deb, verified by apt, into DIR
+apt_fetch() {
+	local dir=$1 what=$2
+	mkdir -p "$dir"
+	(cd "$dir" && "${APT[@]}" download "$what") >"$dir/apt.log" 2>&1
+}
