@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 export LINUX FORCE PREFIX VERSION
 
-.PHONY: help deps tree build demo test export check shellcheck clean distclean
+.PHONY: help deps tree build demo hotpath test export check shellcheck clean distclean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ build: tree ## build the unpatched and the patched UML kernel
 
 demo: build ## run the scenarios on both kernels
 	@scripts/demo
+
+hotpath: build ## count the instructions of the packet path in both kernels
+	@scripts/hotpath
 
 test: ## run all checks; ends with "N passed, N failed, N skipped"
 	@scripts/test

@@ -44,22 +44,44 @@ apt_mirrors() {
 			!seen[$4]++ { print $4 }'
 }
 
-# apt_open SUITE: sets APT, an apt-get that knows SUITE and nothing else.
+# apt_private CMD...: an apt command that knows the suite of apt_open and nothing
+# else. The machine's settings hold (a proxy), but not the hooks it has for updates.
+apt_private() {
+	local cmd=$1
+	shift
+	APT_CONFIG=$APT_DIR/apt.conf "$cmd" -q \
+		-o "Dir::Etc::sourcelist=$APT_DIR/sources.list" -o Dir::Etc::sourceparts=- \
+		-o "Dir::State::Lists=$APT_DIR/lists" -o "Dir::Cache=$APT_DIR/cache" \
+		-o Dir::Etc::preferencesparts=- -o Dir::Etc::preferences=- \
+		-o APT::Sandbox::User= -o APT::Update::Error-Mode=any \
+		-o Acquire::Retries=3 -o Acquire::Languages=none \
+		-o Debug::NoLocking=1 "$@"
+}
+
+# apt_open SUITE: makes SUITE the one of apt_private, and gets its package lists.
 apt_open() {
-	local suite=$1 uri key dir=$BUILD/apt/$1
-	need_cmd apt-get dpkg-deb
+	local suite=$1 uri key mirrors dir=$BUILD/apt/$1
+	need_cmd apt-get apt-cache apt-config dpkg-deb
+	APT_DIR=$dir
 	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
-	APT=(apt-get -q -o "Dir::Etc::sourcelist=$dir/sources.list" -o Dir::Etc::sourceparts=-
-		-o "Dir::State::Lists=$dir/lists" -o "Dir::Cache=$dir/cache"
-		-o Dir::Etc::preferencesparts=- -o Dir::Etc::preferences=-
-		-o APT::Sandbox::User= -o APT::Update::Error-Mode=any
-		-o Acquire::Retries=3 -o Acquire::Languages=none
-		-o Debug::NoLocking=1)
-	for uri in $(apt_mirrors); do
+	{
+		apt-config dump | grep -v -- '-Invoke'
+		echo 'Dir::Etc::parts "/dev/null"; Dir::Etc::main "/dev/null";'
+	} >"$dir/apt.conf"
+	mirrors=$(apt_mirrors)
+	# apt names only the archives that it has lists of.
+	if [ -z "$mirrors" ] && [ "$(id -u)" -eq 0 ]; then
+		run_logged "apt-get update" "$BUILD/log/apt-update" apt-get -q -o Acquire::Retries=3 update ||
+			die "apt-get update failed (build/log/apt-update): fix the machine's apt"
+		mirrors=$(apt_mirrors)
+	fi
+	[ -n "$mirrors" ] ||
+		die "apt has no package lists of a Debian archive: check /etc/apt/sources.list* and run 'apt-get update' as root"
+	for uri in $mirrors; do
 		key=$(apt_keyring "$uri" | head -n 1)
 		[ -r "$key" ] || key=/usr/share/keyrings/debian-archive-keyring.gpg
 		echo "deb [signed-by=$key] $uri $suite main" >"$dir/sources.list"
-		if "${APT[@]}" update >"$dir/log" 2>&1 &&
+		if apt_private apt-get update >"$dir/log" 2>&1 &&
 			grep -qs '^Origin: Debian' "$dir"/lists/*Release; then
 			return 0
 		fi
@@ -73,5 +95,10 @@ apt_open() {
 apt_fetch() {
 	local dir=$1 what=$2
 	mkdir -p "$dir"
-	(cd "$dir" && "${APT[@]}" download "$what") >"$dir/apt.log" 2>&1
+	(cd "$dir" && apt_private apt-get download "$what")
+}
+
+# apt_versions PACKAGE: the versions the suite has, the newest first
+apt_versions() {
+	apt_private apt-cache madison "$1" | awk -F ' *[|] *' '{ print $2 }'
 }

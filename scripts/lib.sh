@@ -9,6 +9,8 @@ TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 BUILD=$TOP/build
 # Translated or localised messages would not be found by the parsers.
 export LC_ALL=C
+# A user's PATH lacks these, where ip, modinfo and insmod are.
+export PATH=$PATH:/usr/sbin:/sbin
 # A caller's git variables (a hook, say) must not point us at other trees.
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
@@ -145,17 +147,20 @@ sparse_worktree() {
 	local repo=$1 dir=$2 rev=$3 list
 	shift 3
 	SPARSE=y
-	tgit -C "$repo" worktree add -q --no-checkout --detach "$dir" "$rev"
+	tgit -C "$repo" worktree add -f -q --no-checkout --detach "$dir" "$rev"
 	list=$(tgit -C "$dir" rev-parse --path-format=absolute --git-path info/sparse-checkout)
 	mkdir -p "${list%/*}"
 	{ echo /Makefile; sed -n 's/^\(---\|+++\) [ab]\//\//p' "$@" /dev/null | sort -u; } >"$list"
 	tgit -C "$dir" checkout -q --detach "$rev"
 }
 
+# drop_worktree REPO DIR: REPO forgets this one only. `worktree prune` would also
+# drop a user's work trees that are on a disk not mounted now.
 drop_worktree() {
 	local repo=$1 dir=$2
-	tgit -C "$repo" worktree remove --force "$dir" 2>/dev/null || rm -rf "$dir"
-	tgit -C "$repo" worktree prune
+	SPARSE=
+	rm -rf "$dir"
+	tgit -C "$repo" worktree remove --force --force "$dir" 2>/dev/null || :
 }
 
 # Sets PATCHES to the series' patches in order.
@@ -179,6 +184,13 @@ tree_names() {
 # stamp FIELD: what the last `make tree` or `make export` left: key, base, tip.
 stamp() {
 	[ -f "$STAMP" ] && sed -n "s/^$1 //p" "$STAMP"
+}
+
+# Work in the series that is in no patch file.
+has_work() {
+	[ -e "$TREE/.git" ] && [ -f "$STAMP" ] || return 1
+	[ "$(tgit -C "$TREE" rev-parse -q --verify HEAD)" = "$(stamp tip)" ] || return 0
+	[ -n "$(tgit -C "$TREE" status --porcelain | head -n 1)" ]
 }
 
 need_tree() {
@@ -208,10 +220,9 @@ record_series() {
 	if [ -e "$UNPATCHED/.git" ]; then
 		tgit -C "$UNPATCHED" checkout -q -f --detach "$first"
 	else
-		rm -rf "$UNPATCHED"
-		tgit -C "$REPO" worktree prune
+		drop_worktree "$REPO" "$UNPATCHED"
 		run_logged "work tree ${UNPATCHED##*/}" "$BUILD/log/worktree" \
-			tgit -C "$REPO" worktree add --detach "$UNPATCHED" "$first"
+			tgit -C "$REPO" worktree add -f --detach "$UNPATCHED" "$first"
 	fi
 	printf '%s\n' "key $(series_key)" "base $BASE_REV" "first $first" "tip $tip" "repo $REPO" >"$STAMP.tmp"
 	mv "$STAMP.tmp" "$STAMP"
