@@ -39,7 +39,7 @@ check: ## do the exported files say what patches/ say?
 shellcheck: ## shellcheck all scripts
 	@grep -lE '^#!/bin/(ba)?sh' -r scripts .ci | xargs shellcheck -x
 
-clean: ## remove what was built, keep downloads and ccache
+clean: ## remove what was built, keep downloads and ccache (FORCE=1: unexported work, too)
 	@scripts/clean
 
 distclean: ## remove build/ altogether
