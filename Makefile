@@ -3,13 +3,14 @@
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-export LINUX FORCE PREFIX VERSION
+export LINUX FIXES FORCE PREFIX VERSION FIXES_PREFIX FIXES_VERSION MAIN
 
 .PHONY: help deps tree build demo hotpath test export check shellcheck clean distclean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo 'LINUX=<kernel git tree> uses that tree instead of the pinned base.'
+	@echo 'LINUX=<kernel git tree> uses that tree instead of the pinned base;'
+	@echo 'FIXES=0: it has patches/fixes already.'
 
 deps: ## install the Debian packages that are missing (root)
 	@scripts/deps

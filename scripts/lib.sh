@@ -163,13 +163,27 @@ drop_worktree() {
 	tgit -C "$repo" worktree remove --force --force "$dir" 2>/dev/null || :
 }
 
-# Sets PATCHES to the series' patches in order.
+# Sets FIX_PATCHES and MAIN_PATCHES to the patches of the two series, in order, and
+# ALL_PATCHES to both. FIXES=0: LINUX= has the fixes already.
 list_patches() {
 	local had
 	had=$(shopt -p nullglob) || :
 	shopt -s nullglob
-	PATCHES=("$TOP"/patches/[0-9][0-9][0-9][0-9]-*.patch)
+	FIX_PATCHES=("$TOP"/patches/fixes/[0-9][0-9][0-9][0-9]-*.patch)
+	MAIN_PATCHES=("$TOP"/patches/[0-9][0-9][0-9][0-9]-*.patch)
 	eval "$had"
+	case ${FIXES:-} in
+	'' | 1) ;;
+	0) FIX_PATCHES=() ;;
+	*) die "FIXES=$FIXES: FIXES=0 leaves patches/fixes out, there is nothing else to say" ;;
+	esac
+	ALL_PATCHES=("${FIX_PATCHES[@]}" "${MAIN_PATCHES[@]}")
+}
+
+# patch_subject FILE: in one line, without [PATCH ...]
+patch_subject() {
+	awk '/^Subject: / { s = $0; next } s && /^ / { s = s $0; next } s { exit }
+		END { sub(/^Subject: (\[[^]]*\] *)?/, "", s); print s }' "$1"
 }
 
 # Sets TREE, UNPATCHED (the two work trees) and STAMP for LINUX= or without.
@@ -202,28 +216,30 @@ need_tree() {
 	REPO=$(stamp repo)
 }
 
-# What a tree is made of; needs PATCHES, and REPO and BASE_REV with LINUX=.
+# What a tree is made of; needs list_patches, and REPO and BASE_REV with LINUX=.
 series_key() {
 	{
 		cat "$TOP/base"
 		[ -z "${LINUX:-}" ] || echo "$REPO $BASE_REV"
-		cat "${PATCHES[@]}" /dev/null
+		cat "${ALL_PATCHES[@]}" /dev/null
 	} | sha256sum | cut -d ' ' -f 1
 }
 
-# The tree holds what patches/ holds: bring the unpatched tree in line, take note.
+# The tree holds what patches/ holds: bring the unpatched tree in line, which has
+# the first patch of the main series on the base, and take note.
 record_series() {
-	local tip first
+	local tip
 	tip=$(tgit -C "$TREE" rev-parse HEAD)
-	first=$(tgit -C "$TREE" rev-list --reverse "$BASE_REV..$tip" | sed -n 1p)
-	first=${first:-$BASE_REV}
-	if [ -e "$UNPATCHED/.git" ]; then
-		tgit -C "$UNPATCHED" checkout -q -f --detach "$first"
-	else
+	if [ ! -e "$UNPATCHED/.git" ]; then
 		drop_worktree "$REPO" "$UNPATCHED"
 		run_logged "work tree ${UNPATCHED##*/}" "$BUILD/log/worktree" \
-			tgit -C "$REPO" worktree add -f --detach "$UNPATCHED" "$first"
+			tgit -C "$REPO" worktree add -f --detach "$UNPATCHED" "$BASE_REV"
 	fi
-	printf '%s\n' "key $(series_key)" "base $BASE_REV" "first $first" "tip $tip" "repo $REPO" >"$STAMP.tmp"
+	tgit -C "$UNPATCHED" am --quit 2>/dev/null || :
+	tgit -C "$UNPATCHED" checkout -q -f --detach "$BASE_REV"
+	am_series "$UNPATCHED" "$BUILD/log/am-unpatched" "${MAIN_PATCHES[@]:0:1}" ||
+		die "the first patch must apply to the base without the fixes, for the unpatched kernel: $(am_failure "$UNPATCHED" "$BUILD/log/am-unpatched" "${MAIN_PATCHES[@]:0:1}")"
+	printf '%s\n' "key $(series_key)" "base $BASE_REV" "first $(tgit -C "$UNPATCHED" rev-parse HEAD)" \
+		"tip $tip" "repo $REPO" >"$STAMP.tmp"
 	mv "$STAMP.tmp" "$STAMP"
 }

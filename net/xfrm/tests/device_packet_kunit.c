@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What happens to packets of a device that departs.
+ */
+#include <linux/rtnetlink.h>
+#include <net/ip.h>
+
+#include "fixture.h"
+
+#define HW_ESP	(NETIF_F_HW_ESP | NETIF_F_HW_ESP_TX_CSUM)
+
+struct packet_param {
+	char desc[KUNIT_PARAM_DESC_SIZE];
+	u16 family;
+	u8 mode;
+};
+
+static const struct packet_param packet_params[] = {
+	{ "ipv4 transport", AF_INET, XFRM_MODE_TRANSPORT },
+	{ "ipv4 tunnel", AF_INET, XFRM_MODE_TUNNEL },
+#if IS_ENABLED(CONFIG_INET6_ESP_OFFLOAD)
+	{ "ipv6 transport", AF_INET6, XFRM_MODE_TRANSPORT },
+	{ "ipv6 tunnel", AF_INET6, XFRM_MODE_TUNNEL },
+#endif
+};
+
+KUNIT_ARRAY_PARAM_DESC(packet, packet_params, desc);
+
+static void release_dst(void *data)
+{
+	dst_release(data);
+}
+
+/* What a socket or a packet may hold: the bundle of @x, on a route by the NIC. */
+static struct dst_entry *make_bundle(struct xfrm_test_nic *nic,
+				     struct xfrm_state *x)
+{
+	struct kunit *test = nic->test;
+	struct xfrm_test *ctx = test->priv;
+	struct dst_ops *ops = &ctx->net->xfrm.xfrm4_dst_ops;
+	struct dst_entry *route;
+	struct xfrm_dst *xdst;
+
+	route = xfrm_test_route(test, nic->dev, x->props.family);
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, release_dst, route));
+#if IS_ENABLED(CONFIG_IPV6)
+	if (x->props.family == AF_INET6)
+		ops = &ctx->net->xfrm.xfrm6_dst_ops;
+#endif
+	xdst = dst_alloc(ops, nic->dev, DST_OBSOLETE_FORCE_CHK, 0);
+	KUNIT_ASSERT_NOT_NULL(test, xdst);
+	memset_after(xdst, 0, u.dst);
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, release_dst,
+						  &xdst->u.dst));
+	dst_hold(route);
+	xfrm_dst_set_child(xdst, route);
+	dst_hold(route);
+	xdst->route = route;
+	xdst->path = route;
+	xdst->child_mtu_cached = 1500;
+	xdst->route_mtu_cached = 1500;
+	xfrm_state_hold(x);
+	xdst->u.dst.xfrm = x;
+	return &xdst->u.dst;
+}
+
+struct sender {
+	struct kunit *test;
+	struct dst_entry *dst;
+	u16 family;
+	int errors;
+	int sent;
+};
+
+static void send(struct sender *s)
+{
+	struct sk_buff *skb = xfrm_test_skb(s->test, s->family, 0);
+
+	skb->dev = s->dst->dev;
+	skb_dst_set(skb, dst_clone(s->dst));
+	if (xfrm_output(NULL, skb) < 0)
+		s->errors++;
+	s->sent++;
+}
+
+static void send_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
+		      void *obj)
+{
+	/* Nothing is locked, and the device is still in reach. */
+	if (op == OP_STATE_FREE)
+		send(nic->hook_arg);
+}
+
+/* With packet offload the stack hands out plain packets. They are sent while the
+ * driver is still busy with the state, after it, and when that has expired.
+ */
+static void output_packet(struct kunit *test)
+{
+	const struct packet_param *p = test->param_value;
+	struct xfrm_test_sa sa = {
+		.family = p->family,
+		.mode = p->mode,
+		.type = XFRM_DEV_OFFLOAD_PACKET,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+	const int field = LINUX_MIB_XFRMOUTSTATEINVALID;
+	struct sender s = { .test = test };
+	unsigned long dropped, clear;
+	struct xfrm_test_nic *nic;
+	struct xfrm_state *x;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	s.dst = make_bundle(nic, x);
+	s.family = p->family;
+	xfrm_test_state_freeze(x);
+
+	/* The device is given the plain packet. */
+	send(&s);
+	KUNIT_EXPECT_EQ(test, s.errors, 0);
+	clear = xfrm_test_cleartext(test) + xfrm_test_nic_calls(nic, OP_XMIT);
+	KUNIT_EXPECT_EQ(test, clear, 1);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_OFFLOAD_OK, 1);
+	dropped = xfrm_test_mib(field);
+
+	nic->hook = send_hook;
+	nic->hook_arg = &s;
+	/* It is still up, or up again. */
+	xfrm_test_nic_notify(nic, NETDEV_DOWN);
+	nic->hook = NULL;
+	send(&s);
+
+	KUNIT_EXPECT_EQ(test, s.sent, 3);
+	KUNIT_EXPECT_EQ(test, s.errors, 2);
+	clear = xfrm_test_cleartext(test) + xfrm_test_nic_calls(nic, OP_XMIT);
+	KUNIT_EXPECT_EQ(test, clear, 1);
+	XFRM_TEST_EXPECT_MIB(test, field, dropped + 2);
+
+	KUNIT_ASSERT_TRUE(test, xfrm_test_state_found(x));
+	KUNIT_ASSERT_TRUE(test, xfrm_test_state_thaw(x));
+	KUNIT_ASSERT_TRUE(test, xfrm_test_wait(test, 1, 0));
+	send(&s);
+	KUNIT_EXPECT_EQ(test, s.errors, 3);
+	clear = xfrm_test_cleartext(test) + xfrm_test_nic_calls(nic, OP_XMIT);
+	KUNIT_EXPECT_EQ(test, clear, 1);
+	XFRM_TEST_EXPECT_MIB(test, field, dropped + 3);
+}
+
+/* The device is there, but the state is deleted: a bundle keeps it. */
+static void output_deleted(struct kunit *test)
+{
+	const struct packet_param *p = test->param_value;
+	struct xfrm_test_sa sa = {
+		.family = p->family,
+		.mode = p->mode,
+		.type = XFRM_DEV_OFFLOAD_PACKET,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+	const int field = LINUX_MIB_XFRMOUTSTATEINVALID;
+	struct sender s = { .test = test };
+	struct xfrm_test_nic *nic;
+	unsigned long dropped;
+	struct xfrm_state *x;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	s.dst = make_bundle(nic, x);
+	s.family = p->family;
+	dropped = xfrm_test_mib(field);
+	KUNIT_ASSERT_EQ(test, xfrm_state_delete(x), 0);
+
+	send(&s);
+
+	KUNIT_EXPECT_EQ(test, s.errors, 1);
+	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(test), 0);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_XMIT, 0);
+	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
+}
+
+/* Everything else is dropped where it has always been. */
+static void output_crypto(struct kunit *test)
+{
+	const struct packet_param *p = test->param_value;
+	struct xfrm_test_sa sa = {
+		.family = p->family,
+		.mode = p->mode,
+		.type = XFRM_DEV_OFFLOAD_CRYPTO,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+	const int field = LINUX_MIB_XFRMOUTSTATEINVALID;
+	struct sender s = { .test = test };
+	struct xfrm_test_nic *nic;
+	unsigned long dropped;
+	struct xfrm_state *x;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	s.dst = make_bundle(nic, x);
+	s.family = p->family;
+	xfrm_test_state_freeze(x);
+	dropped = xfrm_test_mib(field);
+
+	xfrm_test_nic_notify(nic, NETDEV_DOWN);
+	KUNIT_ASSERT_TRUE(test, xfrm_test_state_found(x));
+	send(&s);
+
+	KUNIT_EXPECT_EQ(test, s.errors, 1);
+	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(test), 0);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_XMIT, 0);
+	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
+}
+
+/* An ESP packet for a state that has lost its device. */
+static void input(struct kunit *test)
+{
+	struct xfrm_test_sa sa = {
+		.family = AF_INET,
+		.mode = XFRM_MODE_TRANSPORT,
+		.type = XFRM_DEV_OFFLOAD_CRYPTO,
+		.dir = XFRM_SA_DIR_IN,
+	};
+	const int field = LINUX_MIB_XFRMINSTATEINVALID;
+	struct xfrm_test_nic *nic;
+	unsigned long dropped;
+	struct xfrm_state *x;
+	struct sk_buff *skb;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	xfrm_test_state_freeze(x);
+	xfrm_test_nic_notify(nic, NETDEV_DOWN);
+	KUNIT_ASSERT_TRUE(test, xfrm_test_state_found(x));
+
+	dropped = xfrm_test_mib(field);
+	skb = xfrm_test_skb(test, AF_INET, 0);
+	swap(ip_hdr(skb)->saddr, ip_hdr(skb)->daddr);
+	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4 = NULL;
+	XFRM_SPI_SKB_CB(skb)->family = AF_INET;
+	XFRM_SPI_SKB_CB(skb)->daddroff = offsetof(struct iphdr, daddr);
+	skb_pull(skb, sizeof(struct iphdr));
+	local_bh_disable();
+	xfrm_input(skb, IPPROTO_ESP, x->id.spi, 0);
+	local_bh_enable();
+	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
+}
+
+/* A connected socket holds a bundle, and that state and policy. It keeps
+ * neither the device nor on sending.
+ */
+static void bundle(struct kunit *test)
+{
+	struct xfrm_test_pol pol = {
+		.family = AF_INET,
+		.kind = KIND_PROTECT,
+		.dir = XFRM_POLICY_OUT,
+	};
+	struct xfrm_test_sa sa = {
+		.family = AF_INET,
+		.mode = XFRM_MODE_TRANSPORT,
+		.type = XFRM_DEV_OFFLOAD_PACKET,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+	struct xfrm_test_nic *nic;
+	struct dst_entry *dst;
+	struct xfrm_state *x;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	xfrm_test_policy(nic, &pol);
+	dst = xfrm_test_lookup(test, AF_INET, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(dst));
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, release_dst, dst));
+	KUNIT_EXPECT_PTR_EQ(test, dst->xfrm, x);
+
+	xfrm_test_nic_depart(nic, NETDEV_DOWN);
+
+	XFRM_TEST_EXPECT_REFS(nic, 0);
+	KUNIT_EXPECT_NULL(test, dst->ops->check(dst, 0));
+	KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &pol), -EPERM);
+	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 1, 1));
+	XFRM_TEST_EXPECT_TOLD(test, 1, 1);
+}
+
+static struct xfrm_policy *alive_pol;
+static struct net_device *alive_dev;
+
+static void take_device(struct kunit *test)
+{
+	alive_dev = alive_pol->xdo.dev;
+	WRITE_ONCE(alive_pol->xdo.dev, NULL);
+}
+
+/* The policy loses its device between the lookup of a state and the creation of
+ * a larval one.
+ */
+static void no_device_for_larval(struct kunit *test)
+{
+	struct xfrm_test_pol pol = {
+		.family = AF_INET,
+		.kind = KIND_PROTECT,
+		.dir = XFRM_POLICY_OUT,
+	};
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic;
+	u32 index;
+	int ret;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	index = xfrm_test_policy(nic, &pol);
+	alive_pol = xfrm_test_policy_get(&pol, index);
+	KUNIT_ASSERT_NOT_NULL(test, alive_pol);
+	ctx->km.is_alive = take_device;
+
+	ret = xfrm_test_verdict(test, &pol);
+
+	ctx->km.is_alive = NULL;
+	KUNIT_EXPECT_NOT_NULL(test, alive_dev);
+	alive_pol->xdo.dev = alive_dev;
+	xfrm_pol_put(alive_pol);
+	KUNIT_EXPECT_LT(test, ret, 0);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 0);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_ADD, 0);
+}
+
+static struct kunit_case xfrm_test_packet_cases[] = {
+	KUNIT_CASE_PARAM(output_packet, packet_gen_params),
+	KUNIT_CASE_PARAM(output_deleted, packet_gen_params),
+	KUNIT_CASE_PARAM(output_crypto, packet_gen_params),
+	KUNIT_CASE(input),
+	KUNIT_CASE(bundle),
+	KUNIT_CASE(no_device_for_larval),
+	{}
+};
+
+struct kunit_suite xfrm_test_packet_suite = {
+	.name = "xfrm_device_packet",
+	.init = xfrm_test_init,
+	.test_cases = xfrm_test_packet_cases,
+};

@@ -1,0 +1,369 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What a security module that lets nobody delete states and policies can keep
+# from going: nothing that no task has asked for. BPF programs are that module
+# (xfrm_lsm_deny.c), so the policy of the machine does not matter.
+#
+# Verifies, with IPsec offloaded to a netdevsim:
+# - flush_refused: a flush that a task asks for is refused whole. Catches a
+#   kernel that does not ask any more.
+# - device_*: a device that is removed, goes down or moves to another netns, and
+#   a bond, lose their states and policies, and the module is not asked. Catches
+#   removals that hang in unregister_netdevice(), states that stay in a driver
+#   that is gone, and questions on nobody's behalf (7.3 and before).
+# - netns_*: a netns with the device, or with software states and policies, goes.
+#   Catches a cleanup worker that hangs, leaked states and policies with their
+#   warnings, and the timer of a leaked state that fires in freed memory (7.3 and
+#   before: the machine goes down, so this comes last).
+
+ALL_TESTS="
+	flush_refused
+	device_down
+	device_moved
+	device_removed
+	device_bond
+	netns_device
+	netns_software
+	netns_timer
+"
+
+source lib.sh
+
+LIMIT=$((BUSYWAIT_TIMEOUT * 2))
+NSIM=/sys/bus/netdevsim
+ALG=(aead 'rfc4106(gcm(aes))' 0x3132333435363738393031323334353664636261 128)
+NR=0
+TMP=$(mktemp -d)
+
+# add_state NETNS SPI [ARGS...]
+add_state()
+{
+	local ns=$1; shift
+	local spi=$1; shift
+
+	ip -n "$ns" xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp \
+		spi "$spi" reqid 1 mode transport "${ALG[@]}" "$@"
+}
+
+# add_policy NETNS SUBNET [ARGS...]
+add_policy()
+{
+	local ns=$1; shift
+	local subnet=$1; shift
+
+	ip -n "$ns" xfrm policy add src 10.0.0.1 dst "10.1.$subnet.0/24" \
+		dir out tmpl proto esp reqid 1 mode transport "$@"
+}
+
+states()
+{
+	ip -n "$1" xfrm state count | sed 's/.* //'
+}
+
+no_states()
+{
+	[ "$(states "$1")" -eq 0 ]
+}
+
+policies()
+{
+	ip -n "$1" xfrm policy list nosock | grep -c "$2"
+}
+
+# A netns with a device of its own, for one test
+setup()
+{
+	RET=0
+	NR=$((NR + 1))
+	ID=$((2600 + NR))
+	unset NS
+	setup_ns NS
+	DEV=$(create_netdevsim "$ID" "$NS")
+	defer remove_device "$ID"
+}
+
+# Whatever is still refused when the module is gone, is not after that.
+remove_device()
+{
+	[ ! -e "/run/netns/$NS" ] || ip -n "$NS" xfrm policy flush
+	[ ! -e "/run/netns/$NS" ] || ip -n "$NS" xfrm state flush
+	cleanup_netdevsim "$1"
+}
+
+add_offloaded()
+{
+	local dev=$1; shift
+
+	add_state "$NS" 0x1000 offload crypto dev "$dev" dir out &&
+		add_state "$NS" 0x1001 offload packet dev "$dev" dir out &&
+		add_policy "$NS" 1 offload packet dev "$dev"
+}
+
+start_module()
+{
+	: >"$TMP/deny"
+	./xfrm_lsm_deny >"$TMP/deny" 2>&1 &
+	DENY=$!
+}
+
+deny()
+{
+	start_module
+	defer allow
+	busywait "$LIMIT" grep -q ready "$TMP/deny" >/dev/null ||
+		{ cat "$TMP/deny"; check_err 1 "no security module"; }
+}
+
+# Sets ASKED_STATE and ASKED_POLICY
+allow()
+{
+	[ -n "$DENY" ] || return 0
+	kill_process "$DENY"
+	DENY=
+	ASKED_STATE=$(sed -n 's/^asked state=\([0-9]*\) .*/\1/p' "$TMP/deny")
+	ASKED_POLICY=$(sed -n 's/^asked .* policy=//p' "$TMP/deny")
+}
+
+not_asked()
+{
+	allow
+	[ "$ASKED_STATE$ASKED_POLICY" = 00 ]
+	check_err $? "asked $ASKED_STATE times for states, $ASKED_POLICY for policies"
+}
+
+lost_all()
+{
+	busywait "$LIMIT" no_states "$NS"
+	check_err $? "states left"
+	[ "$(policies "$NS" 'action block')" -eq 1 ]
+	check_err $? "no policy that blocks"
+	[ "$(policies "$NS" offload)" -eq 0 ]
+	check_err $? "policy with a device left"
+}
+
+flush_refused()
+{
+	setup
+	add_state "$NS" 0x1 && add_policy "$NS" 0 && add_offloaded "$DEV"
+	check_err $? "cannot add"
+	deny
+	ip -n "$NS" xfrm state flush 2>/dev/null
+	check_fail $? "states flushed"
+	ip -n "$NS" xfrm policy flush 2>/dev/null
+	check_fail $? "policies flushed"
+	ip -n "$NS" xfrm state delete src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x1 2>/dev/null
+	check_fail $? "state deleted"
+	[ "$(states "$NS")" -eq 3 ]
+	check_err $? "states gone"
+	[ "$(policies "$NS" '^src')" -eq 2 ]
+	check_err $? "policies gone"
+	allow
+	[ "$ASKED_STATE" -ge 2 ] && [ "$ASKED_POLICY" -ge 1 ]
+	check_err $? "not asked"
+	ip -n "$NS" xfrm state flush
+	check_err $? "states not flushed without the module"
+	log_test "flush by a task is refused"
+}
+
+device_down()
+{
+	setup
+	add_offloaded "$DEV"
+	check_err $? "cannot add"
+	deny
+	ip -n "$NS" link set "$DEV" down
+	lost_all
+	not_asked
+	log_test "device goes down"
+}
+
+device_moved()
+{
+	setup
+	unset OTHER
+	setup_ns OTHER
+	add_offloaded "$DEV"
+	check_err $? "cannot add"
+	deny
+	ip -n "$NS" link set "$DEV" netns "$OTHER"
+	check_err $? "not moved"
+	lost_all
+	not_asked
+	log_test "device moves to another netns"
+}
+
+process_gone()
+{
+	! kill -0 "$1" 2>/dev/null
+}
+
+# in_time CMD...: does it come to an end?
+in_time()
+{
+	local pid
+
+	"$@" &
+	pid=$!
+	busywait "$LIMIT" process_gone "$pid"
+}
+
+del_device()
+{
+	echo "$1" >"$NSIM/del_device"
+}
+
+device_removed()
+{
+	setup
+	add_offloaded "$DEV"
+	check_err $? "cannot add"
+	deny
+	in_time del_device "$ID"
+	check_err $? "removal hangs"
+	lost_all
+	not_asked
+	log_test "device is removed"
+}
+
+device_bond()
+{
+	setup
+	ip -n "$NS" link add bond0 type bond mode active-backup
+	ip -n "$NS" link set "$DEV" down
+	ip -n "$NS" link set "$DEV" master bond0
+	ip -n "$NS" link set bond0 up
+	ip -n "$NS" link set "$DEV" up
+	add_state "$NS" 0x1000 offload crypto dev bond0 dir out
+	check_err $? "cannot add"
+	deny
+	in_time ip -n "$NS" link del bond0
+	check_err $? "removal hangs"
+	busywait "$LIMIT" no_states "$NS"
+	check_err $? "states left"
+	not_asked
+	log_test "bond is removed"
+}
+
+# A veth that goes with the netns, to see it go.
+tether()
+{
+	ip link add "t-$ID" type veth peer name tether netns "$NS"
+	defer untether "t-$ID"
+}
+
+untether()
+{
+	ip link del "$1" 2>/dev/null
+}
+
+untethered()
+{
+	[ ! -e "/sys/class/net/t-$ID" ]
+}
+
+# What WARN() leaves behind
+warned()
+{
+	[ $(($(cat /proc/sys/kernel/tainted) & 512)) -ne 0 ]
+}
+
+netns_goes()
+{
+	local before=0
+
+	! warned || before=1
+	ip netns del "$NS"
+	busywait "$LIMIT" untethered
+	check_err $? "netns does not go"
+	[ "$before" -eq 1 ] || ! warned
+	check_err $? "kernel warns"
+	not_asked
+}
+
+netns_device()
+{
+	setup
+	tether
+	add_state "$NS" 0x1 && add_offloaded "$DEV"
+	check_err $? "cannot add"
+	deny
+	netns_goes
+	log_test "netns with the device exits"
+}
+
+netns_software()
+{
+	setup
+	tether
+	add_state "$NS" 0x1 && add_policy "$NS" 1
+	check_err $? "cannot add"
+	deny
+	netns_goes
+	log_test "netns with software states and policies exits"
+}
+
+# Had the state been leaked, its timer would run before that of the other one.
+netns_timer()
+{
+	setup
+	tether
+	unset OTHER
+	setup_ns OTHER
+	add_state "$NS" 0x1 limit time-hard 2
+	check_err $? "cannot add"
+	deny
+	netns_goes
+	add_state "$OTHER" 0x1 limit time-hard 4
+	check_err $? "cannot add"
+	busywait "$LIMIT" no_states "$OTHER"
+	check_err $? "no timer"
+	log_test "netns is gone when its state expires"
+}
+
+cleanup()
+{
+	defer_scopes_cleanup
+	cleanup_all_ns
+	rm -rf "$TMP"
+}
+
+skip()
+{
+	log_test_skip "$1"
+	exit "$EXIT_STATUS"
+}
+
+# Is there a module to be had, and does the kernel ask it?
+probe()
+{
+	local tries=0
+
+	[ "$(id -u)" -eq 0 ] || skip "needs root"
+	modprobe -q netdevsim
+	[ -d "$NSIM" ] || skip "no netdevsim"
+	ip xfrm state help 2>&1 | grep -q packet ||
+		skip "ip does not know packet offload"
+	[ -x ./xfrm_lsm_deny ] || skip "xfrm_lsm_deny is not built"
+	setup_ns NS
+	add_state "$NS" 0x1 || skip "no ESP with AES-GCM"
+	start_module
+	while ! grep -q ready "$TMP/deny"; do
+		if process_gone "$DENY" || [ "$tries" -gt 200 ]; then
+			skip "no BPF LSM: $(tail -n 1 "$TMP/deny")"
+		fi
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	if ip -n "$NS" xfrm state flush 2>/dev/null; then
+		skip "the kernel does not ask BPF programs (lsm=)"
+	fi
+	allow
+}
+
+trap cleanup EXIT
+
+probe
+tests_run
+
+exit "$EXIT_STATUS"
