@@ -3,9 +3,10 @@
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-export LINUX FIXES FORCE PREFIX VERSION FIXES_PREFIX FIXES_VERSION MAIN
+export LINUX FIXES FORCE PREFIX VERSION FIXES_PREFIX FIXES_VERSION MAIN DEBUG MINUTES SEED SPHINXDIRS
 
-.PHONY: help deps tree build demo hotpath test export check shellcheck clean distclean
+.PHONY: help deps tree build demo kselftest kunit stress hotpath htmldocs test export check shellcheck \
+	clean distclean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,8 +26,22 @@ build: tree ## build the unpatched and the patched UML kernel
 demo: build ## run the scenarios on both kernels
 	@scripts/demo
 
+kselftest: tree ## run the kselftests and their neighbours on both kernels
+	@LANE=uml scripts/kselftest
+
+kunit: tree ## run the KUnit suites (DEBUG=1: with lock, sleep and timer checks)
+	@scripts/kunit
+
+stress: tree ## devices come and go under load (MINUTES=10, SEED=)
+	@scripts/build patched lockdep
+	@scripts/build patched kasan
+	@scripts/stress
+
 hotpath: build ## count the instructions of the packet path in both kernels
 	@scripts/hotpath
+
+htmldocs: tree ## build the documentation of both trees, fail on a new warning
+	@scripts/htmldocs
 
 test: ## run all checks; ends with "N passed, N failed, N skipped"
 	@scripts/test

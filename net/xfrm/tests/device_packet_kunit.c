@@ -239,9 +239,12 @@ static void input(struct kunit *test)
 	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4 = NULL;
 	XFRM_SPI_SKB_CB(skb)->family = AF_INET;
 	XFRM_SPI_SKB_CB(skb)->daddroff = offsetof(struct iphdr, daddr);
+	skb_dst_set(skb, xfrm_test_route(test, skb->dev, AF_INET));
 	skb_pull(skb, sizeof(struct iphdr));
 	local_bh_disable();
+	rcu_read_lock();
 	xfrm_input(skb, IPPROTO_ESP, x->id.spi, 0);
+	rcu_read_unlock();
 	local_bh_enable();
 	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
 }
@@ -310,6 +313,7 @@ static void no_device_for_larval(struct kunit *test)
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	index = xfrm_test_policy(nic, &pol);
+	alive_dev = NULL;
 	alive_pol = xfrm_test_policy_get(&pol, index);
 	KUNIT_ASSERT_NOT_NULL(test, alive_pol);
 	ctx->km.is_alive = take_device;
@@ -318,7 +322,8 @@ static void no_device_for_larval(struct kunit *test)
 
 	ctx->km.is_alive = NULL;
 	KUNIT_EXPECT_NOT_NULL(test, alive_dev);
-	alive_pol->xdo.dev = alive_dev;
+	if (alive_dev)
+		alive_pol->xdo.dev = alive_dev;
 	xfrm_pol_put(alive_pol);
 	KUNIT_EXPECT_LT(test, ret, 0);
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 0);

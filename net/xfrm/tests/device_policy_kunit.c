@@ -218,8 +218,11 @@ static void policy_expires(struct kunit *test)
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 }
 
-/* To a key manager the policy is gone: it puts in another one. */
-static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl)
+/* To a key manager the policy is gone: it puts in another one, whose index goes
+ * to @index.
+ */
+static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl,
+		  u32 *index)
 {
 	struct xfrm_policy *pol = xfrm_test_policy_alloc(test, p);
 	int err;
@@ -228,6 +231,9 @@ static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl)
 	if (err) {
 		pol->walk.dead = 1;
 		xfrm_policy_destroy(pol);
+	} else {
+		*index = pol->index;
+		xfrm_pol_put(pol);
 	}
 	return err;
 }
@@ -238,8 +244,8 @@ static void kept_is_replaced(struct kunit *test, bool told)
 	struct xfrm_test_pol kept = p->pol, other = p->pol;
 	struct xfrm_test *ctx = test->priv;
 	struct xfrm_test_nic *nic;
+	u32 index, successor = 0;
 	struct xfrm_policy *pol;
-	u32 index;
 
 	kept.family = AF_INET;
 	other.family = AF_INET;
@@ -248,7 +254,7 @@ static void kept_is_replaced(struct kunit *test, bool told)
 	index = xfrm_test_policy(nic, &kept);
 	freeze(test, &kept, index);
 	/* As long as the device is there it is in the way. */
-	KUNIT_EXPECT_EQ(test, insert(test, &other, true), -EEXIST);
+	KUNIT_EXPECT_EQ(test, insert(test, &other, true, &successor), -EEXIST);
 
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);
 
@@ -260,21 +266,24 @@ static void kept_is_replaced(struct kunit *test, bool told)
 	XFRM_TEST_EXPECT_TOLD(test, 0, told);
 	xfrm_pol_put(pol);
 
-	KUNIT_EXPECT_EQ(test, insert(test, &other, true), 0);
+	KUNIT_EXPECT_EQ(test, insert(test, &other, true, &successor), 0);
 	/* If nobody has been told before then it is now. */
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
 	KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &other), 0);
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[p->pol.dir], 1);
 
-	/* The new one is as good as any other. */
-	pol = xfrm_test_policy_get(&other, index);
+	/* The new one is as good as any other, and not taken for the old one. */
+	KUNIT_EXPECT_NE(test, successor, index);
+	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&other, index));
+	pol = xfrm_test_policy_get(&other, successor);
 	KUNIT_ASSERT_NOT_NULL(test, pol);
 	KUNIT_EXPECT_EQ(test, pol->action, XFRM_POLICY_ALLOW);
 	KUNIT_EXPECT_EQ(test, pol->xfrm_nr, 0);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol));
 	xfrm_pol_put(pol);
-	KUNIT_EXPECT_EQ(test, insert(test, &other, true), -EEXIST);
-	KUNIT_EXPECT_EQ(test, insert(test, &kept, false), 0);
+	KUNIT_EXPECT_EQ(test, insert(test, &other, true, &index), -EEXIST);
+	KUNIT_EXPECT_EQ(test, insert(test, &kept, false, &index), 0);
+	KUNIT_EXPECT_EQ(test, successor, index);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_delete(&kept, index));
 	expect_unlinked(nic);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
@@ -513,7 +522,8 @@ static void race(struct kunit *test, enum xfrm_test_op op)
 	if (op == OP_POLICY_FREE)
 		xfrm_test_policy_delete(&simple_out, r->index);
 	wake_up_process(task);
-	wait_for_completion_timeout(&r->entered, XFRM_TEST_TIMEOUT);
+	KUNIT_EXPECT_NE(test, 0, wait_for_completion_timeout(&r->entered,
+							     XFRM_TEST_TIMEOUT));
 
 	complete_all(&r->leave);
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);
@@ -668,6 +678,7 @@ static void policy_add_fails(struct kunit *test)
 	XFRM_TEST_EXPECT_REFS(crypto, 0);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_POLICY_DELETE, 0);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
+	xfrm_pol_put(pol);
 }
 
 /* A driver without delete and free for policies. */
@@ -694,11 +705,11 @@ static void policy_departs_ops(struct kunit *test)
 static void policy_stays(struct kunit *test)
 {
 	struct xfrm_test_nic *nic;
-	u32 index;
+	u32 index, other;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	index = xfrm_test_policy(nic, &simple_out);
-	KUNIT_EXPECT_EQ(test, insert(test, &simple_out, true), -EEXIST);
+	KUNIT_EXPECT_EQ(test, insert(test, &simple_out, true, &other), -EEXIST);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_delete(&simple_out, index));
 	expect_unlinked(nic);
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);

@@ -883,6 +883,8 @@ u32 xfrm_test_policy(struct xfrm_test_nic *nic, const struct xfrm_test_pol *p)
 		xfrm_policy_destroy(pol);
 	} else {
 		index = pol->index;
+		/* The SPD has one of its own. */
+		xfrm_pol_put(pol);
 	}
 	KUNIT_ASSERT_EQ(test, err, 0);
 	return index;

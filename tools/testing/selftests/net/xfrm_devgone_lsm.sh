@@ -12,10 +12,10 @@
 #   a bond, lose their states and policies, and the module is not asked. Catches
 #   removals that hang in unregister_netdevice(), states that stay in a driver
 #   that is gone, and questions on nobody's behalf (7.3 and before).
-# - netns_*: a netns with the device, or with software states and policies, goes.
-#   Catches a cleanup worker that hangs, leaked states and policies with their
-#   warnings, and the timer of a leaked state that fires in freed memory (7.3 and
-#   before: the machine goes down, so this comes last).
+# - netns_*: a netns with the device, or with software states and policies,
+#   goes. Catches a cleanup worker that hangs, leaked states and policies with
+#   their warnings, and the timer of a leaked state that fires in freed memory
+#   (7.3 and before: the machine goes down, so this comes last).
 
 ALL_TESTS="
 	flush_refused
@@ -129,7 +129,7 @@ not_asked()
 {
 	allow
 	[ "$ASKED_STATE$ASKED_POLICY" = 00 ]
-	check_err $? "asked $ASKED_STATE times for states, $ASKED_POLICY for policies"
+	check_err $? "asked for $ASKED_STATE states, $ASKED_POLICY policies"
 }
 
 lost_all()
@@ -152,7 +152,8 @@ flush_refused()
 	check_fail $? "states flushed"
 	ip -n "$NS" xfrm policy flush 2>/dev/null
 	check_fail $? "policies flushed"
-	ip -n "$NS" xfrm state delete src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x1 2>/dev/null
+	ip -n "$NS" xfrm state delete src 10.0.0.1 dst 10.0.0.2 proto esp \
+		spi 0x1 2>/dev/null
 	check_fail $? "state deleted"
 	[ "$(states "$NS")" -eq 3 ]
 	check_err $? "states gone"

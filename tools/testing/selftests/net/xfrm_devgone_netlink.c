@@ -349,6 +349,45 @@ static int pol_id(struct mnl_socket *nl, __u16 type, const struct pol *pol,
 	return talk(nl, nlh, answer);
 }
 
+/* XFRM_MSG_POLEXPIRE, as a key manager sends it */
+static int pol_expire(struct mnl_socket *nl, const struct pol *pol)
+{
+	struct nlmsghdr *nlh = msg_start(XFRM_MSG_POLEXPIRE, 0);
+	struct xfrm_user_polexpire *exp;
+
+	exp = mnl_nlmsg_put_extra_header(nlh, sizeof(*exp));
+	pol_sel(pol, &exp->pol.sel);
+	exp->pol.dir = pol->dir;
+	exp->hard = 1;
+
+	return talk(nl, nlh, NULL);
+}
+
+/* XFRM_MSG_MIGRATE of @pol and its states from PEER to itself + 1 */
+static int pol_migrate(struct mnl_socket *nl, const struct pol *pol)
+{
+	struct nlmsghdr *nlh = msg_start(XFRM_MSG_MIGRATE, 0);
+	struct xfrm_user_migrate migrate = {
+		.old_daddr.a4 = ip(PEER),
+		.old_saddr.a4 = ip(LOCAL),
+		.new_daddr.a4 = htonl(ntohl(ip(PEER)) + 1),
+		.new_saddr.a4 = ip(LOCAL),
+		.proto = IPPROTO_ESP,
+		.mode = XFRM_MODE_TRANSPORT,
+		.reqid = REQID,
+		.old_family = AF_INET,
+		.new_family = AF_INET,
+	};
+	struct xfrm_userpolicy_id *id;
+
+	id = mnl_nlmsg_put_extra_header(nlh, sizeof(*id));
+	pol_sel(pol, &id->sel);
+	id->dir = pol->dir;
+	mnl_attr_put(nlh, XFRMA_MIGRATE, sizeof(migrate), &migrate);
+
+	return talk(nl, nlh, NULL);
+}
+
 static int pol_flush(struct mnl_socket *nl)
 {
 	return talk(nl, msg_start(XFRM_MSG_FLUSHPOLICY, 0), NULL);
@@ -1094,9 +1133,10 @@ TEST_F_TIMEOUT(xfrm_devgone, getpolicy, 120)
 
 /* Verifies the answers that a key manager gets which does not know of kept
  * policies: the one it adds takes the place of the one that has expired for it,
- * once; update, delete and flush work as ever. Exact selectors and prefixes,
- * which the kernel keeps in different places. Catches -EEXIST for the first
- * XFRM_MSG_NEWPOLICY, no -EEXIST for the second one, and policies that vanish.
+ * once, with an index that no expiry refers to; update, delete and flush work as
+ * ever. Exact selectors and prefixes, which the kernel keeps in different places.
+ * Catches -EEXIST for the first XFRM_MSG_NEWPOLICY, no -EEXIST for the second
+ * one, and policies that vanish.
  */
 static void answers(struct __test_metadata *_metadata,
 		    struct _test_data_xfrm_devgone *self, enum trigger trigger,
@@ -1128,6 +1168,7 @@ static void answers(struct __test_metadata *_metadata,
 
 	EXPECT_EQ(pol_add(self->nl, &pol[NEW]), 0);
 	EXPECT_EQ(pol_action(self->nl, &pol[NEW]), XFRM_POLICY_ALLOW);
+	EXPECT_NE(pol_index(self->nl, &pol[NEW]), index[NEW]);
 	EXPECT_EQ(pol_add(self->nl, &pol[NEW]), -EEXIST);
 
 	EXPECT_EQ(pol_set(self->nl, XFRM_MSG_UPDPOLICY, &pol[UPD]), 0);
@@ -1187,6 +1228,62 @@ TEST_F_TIMEOUT(xfrm_devgone, lifetime_of_kept_policy, 120)
 	listen_for(_metadata, self, spi);
 
 	EXPECT_EQ(find_polexpire(&self->heard, index, NULL), 1);
+	EXPECT_EQ(pol_action(self->nl, &pol), XFRM_POLICY_BLOCK);
+}
+
+/* Verifies that a key manager that lets a kept policy expire itself deletes it,
+ * and that the others are not told twice. Catches a policy that stays, and a
+ * second message.
+ */
+TEST_F_TIMEOUT(xfrm_devgone, own_polexpire, 120)
+{
+	struct pol pol[] = {
+		{ .nr = 1, .dir = XFRM_POLICY_OUT, .ifindex = self->ifindex },
+		{ .nr = 2, .dir = XFRM_POLICY_OUT, .ifindex = self->ifindex },
+	};
+	__u32 index[ARRAY_SIZE(pol)];
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(pol); i++) {
+		ASSERT_EQ(pol_add(self->nl, &pol[i]), 0);
+		index[i] = pol_index(self->nl, &pol[i]);
+	}
+	depart(_metadata, self, variant->trigger);
+	/* possibly before the kernel tells of it, and after that */
+	EXPECT_EQ(pol_expire(self->nl, &pol[0]), 0);
+	settle(_metadata, self);
+	EXPECT_EQ(pol_expire(self->nl, &pol[1]), 0);
+	settle(_metadata, self);
+
+	for (i = 0; i < ARRAY_SIZE(pol); i++) {
+		EXPECT_EQ(find_polexpire(&self->heard, index[i], NULL), 1);
+		EXPECT_EQ(pol_action(self->nl, &pol[i]), -ENOENT);
+	}
+}
+
+/* Verifies that a kept policy cannot be migrated: its states are gone, and it
+ * would go on to block without anybody who knows of it. One in software can.
+ */
+TEST_F_TIMEOUT(xfrm_devgone, migrate, 120)
+{
+	struct pol soft = { .nr = 2, .dir = XFRM_POLICY_OUT };
+	struct pol pol = {
+		.nr = 1,
+		.dir = XFRM_POLICY_OUT,
+		.ifindex = self->ifindex,
+	};
+	int err;
+
+	ASSERT_EQ(pol_add(self->nl, &pol), 0);
+	ASSERT_EQ(pol_add(self->nl, &soft), 0);
+	err = pol_migrate(self->nl, &soft);
+	if (err == -ENOPROTOOPT)
+		SKIP(return, "no CONFIG_XFRM_MIGRATE");
+	EXPECT_EQ(err, 0);
+	depart(_metadata, self, variant->trigger);
+
+	EXPECT_EQ(pol_action(self->nl, &pol), XFRM_POLICY_BLOCK);
+	EXPECT_EQ(pol_migrate(self->nl, &pol), -ENOENT);
 	EXPECT_EQ(pol_action(self->nl, &pol), XFRM_POLICY_BLOCK);
 }
 
@@ -1474,12 +1571,15 @@ TEST_F_TIMEOUT(xfrm_devgone, default_buffer, 240)
 	pid = fork();
 	ASSERT_GE(pid, 0);
 	if (!pid) {
+		struct timeval limit = { .tv_sec = 30 };
 		struct nlmsghdr *pos;
 		char rbuf[8192];
 		int len;
 
 		other = open_nl();
-		if (!other || join(other, XFRMNLGRP_EXPIRE))
+		if (!other || join(other, XFRMNLGRP_EXPIRE) ||
+		    setsockopt(mnl_socket_get_fd(other), SOL_SOCKET,
+			       SO_RCVTIMEO, &limit, sizeof(limit)))
 			_exit(1);
 		if (write(fds[1], &got, sizeof(got)) < 0)
 			_exit(1);
@@ -1487,8 +1587,8 @@ TEST_F_TIMEOUT(xfrm_devgone, default_buffer, 240)
 			len = mnl_socket_recvfrom(other, rbuf, sizeof(rbuf));
 			if (len < 0 && errno == ENOBUFS)
 				lost++;
-			else if (len < 0)
-				_exit(1);
+			else if (len < 0) /* the sentinel was lost, too */
+				goto out;
 			for (pos = (struct nlmsghdr *)rbuf;
 			     mnl_nlmsg_ok(pos, len);
 			     pos = mnl_nlmsg_next(pos, &len)) {

@@ -24,7 +24,7 @@
 #include "kselftest.h"
 
 /* what the kernel says where there are no trampolines */
-#define ENOTSUPP	524
+#define KERN_ENOTSUPP	524
 
 #define BTF_FILE	"/sys/kernel/btf/vmlinux"
 
@@ -196,7 +196,7 @@ static void deny(const char *btf, const char *hook, int map)
 	memset(&attr, 0, sizeof(attr));
 	attr.raw_tracepoint.prog_fd = prog;
 	if (bpf(BPF_RAW_TRACEPOINT_OPEN, &attr) < 0) {
-		if (errno == EOPNOTSUPP || errno == ENOTSUPP)
+		if (errno == EOPNOTSUPP || errno == KERN_ENOTSUPP)
 			ksft_exit_skip("no BPF trampolines on this machine\n");
 		ksft_exit_fail_perror("BPF_RAW_TRACEPOINT_OPEN");
 	}
