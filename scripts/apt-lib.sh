@@ -102,3 +102,16 @@ apt_fetch() {
 apt_versions() {
 	apt_private apt-cache madison "$1" | awk -F ' *[|] *' '{ print $2 }'
 }
+
+# apt_source DIR PACKAGE: its source, verified by apt, unpacked into DIR/src
+apt_source() {
+	local dir=$1 what=$2 list=$APT_DIR/sources.list
+	need_cmd dpkg-source
+	grep -q '^deb-src' "$list" || sed -n 's/^deb /deb-src /p' "$list" >"$list.src"
+	cat "$list.src" >>"$list" 2>/dev/null || :
+	rm -f "$list.src"
+	apt_private apt-get update >"$APT_DIR/log" 2>&1 || return 1
+	mkdir -p "$dir"
+	(cd "$dir" && apt_private apt-get source --download-only --only-source "$what" &&
+		dpkg-source --no-check -x ./*.dsc src)
+}

@@ -163,6 +163,21 @@ drop_worktree() {
 	tgit -C "$repo" worktree remove --force --force "$dir" 2>/dev/null || :
 }
 
+# scratch_worktree DIR: a whole work tree beside TREE, to go from commit to commit in
+scratch_worktree() {
+	local dir=$1
+	if [ "$(tgit -C "$dir" rev-parse --path-format=absolute --git-common-dir 2>/dev/null)" != \
+		"$(tgit -C "$TREE" rev-parse --path-format=absolute --git-common-dir)" ]; then
+		drop_worktree "$REPO" "$dir"
+		run_logged "work tree ${dir##*/}" "$BUILD/log/worktree" \
+			tgit -C "$REPO" worktree add -f --detach "$dir" "$BASE_REV" ||
+			die "cannot add a work tree: see build/log/worktree"
+	fi
+	tgit -C "$dir" am --quit 2>/dev/null || :
+	tgit -C "$dir" checkout -q -f --detach "$BASE_REV"
+	tgit -C "$dir" clean -q -f -d
+}
+
 # Sets FIX_PATCHES and MAIN_PATCHES to the patches of the two series, in order, and
 # ALL_PATCHES to both. FIXES=0: LINUX= has the fixes already.
 list_patches() {
