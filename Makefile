@@ -4,12 +4,13 @@
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 export LINUX FIXES FORCE PREFIX VERSION FIXES_PREFIX FIXES_VERSION MAIN DEBUG MINUTES SEED SPHINXDIRS
+export NIPA QUICK EACH FROM TO SMATCH NAME MAIL SIGNOFF TRAILERS MAIL_CC SERIES
 
-.PHONY: help deps tree build demo kselftest kunit stress hotpath htmldocs test export check shellcheck \
-	clean distclean
+.PHONY: help deps tree build demo kselftest kunit coverage mutants stress hotpath htmldocs test export export-check \
+	check bisect send shellcheck clean distclean
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo 'LINUX=<kernel git tree> uses that tree instead of the pinned base;'
 	@echo 'FIXES=0: it has patches/fixes already.'
 
@@ -29,8 +30,14 @@ demo: build ## run the scenarios on both kernels
 kselftest: tree ## run the kselftests and their neighbours on both kernels
 	@LANE=uml scripts/kselftest
 
-kunit: tree ## run the KUnit suites (DEBUG=1: with lock, sleep and timer checks)
-	@scripts/kunit
+kunit: tree ## run the KUnit suites (DEBUG=1: lock, sleep, timer checks; CONTROL=1: and without the fixes)
+	@scripts/kunit $(if $(CONTROL),--control)
+
+coverage: tree ## which of the series' lines in net/xfrm KUnit runs (KSELFTEST=1: and the kselftests)
+	@scripts/coverage $(if $(KSELFTEST),--kselftest)
+
+mutants: tree ## break the kernel code in many ways, see who notices (MUTANTS="name ...")
+	@scripts/mutants $(MUTANTS)
 
 stress: tree ## devices come and go under load (MINUTES=10, SEED=)
 	@scripts/build patched lockdep
@@ -49,8 +56,17 @@ test: ## run all checks; ends with "N passed, N failed, N skipped"
 export: ## write the branch series of build/linux to patches/ and the reading tree
 	@scripts/export
 
-check: ## do the exported files say what patches/ say?
+export-check: tree ## do the exported files say what patches/ say?
 	@scripts/export --check
+
+check: tree ## what netdev's CI looks at, patch by patch (QUICK=1, FROM=, TO=, EACH=1, NIPA=)
+	@scripts/check
+
+bisect: tree ## boot each step of the series, run the tests it has (FROM=, TO=, STEPS=)
+	@scripts/bisect
+
+send: ## write the mails of both series, send none (NAME=, MAIL=, LINUX=)
+	@scripts/send
 
 shellcheck: ## shellcheck all scripts
 	@grep -lE '^#!/bin/(ba)?sh' -r scripts .ci | xargs shellcheck -x

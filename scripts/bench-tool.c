@@ -62,7 +62,9 @@ static void *attribute(int type, unsigned int len)
 	return (char *)nla + NLA_HDRLEN;
 }
 
-/* The last of a batch is acknowledged, an error comes for each that fails. */
+/* The last of a batch is acknowledged, an error comes for each that fails. What is
+ * to be deleted can be gone.
+ */
 static void batch_end(int fd, int last)
 {
 	static char answer[8192] __attribute__((aligned(NLMSG_ALIGNTO)));
@@ -82,7 +84,7 @@ static void batch_end(int fd, int last)
 	e = NLMSG_DATA(a);
 	if (!NLMSG_OK(a, len) || a->nlmsg_type != NLMSG_ERROR)
 		errx(1, "no answer");
-	if (e->error) {
+	if (e->error && e->msg.nlmsg_type != XFRM_MSG_DELPOLICY) {
 		errno = -e->error;
 		err(1, "%s", e->msg.nlmsg_type == XFRM_MSG_NEWSA ? "SA" : "policy");
 	}
@@ -122,10 +124,10 @@ static void parse(struct what *w, char **argv)
 		w->flags = -1;
 	else
 		errx(2, "%s: crypto, packet or software", argv[3]);
-	if (w->flags >= 0) {
-		w->ifindex = if_nametoindex(argv[4] ?: "");
+	if (w->flags >= 0 && argv[4]) {
+		w->ifindex = if_nametoindex(argv[4]);
 		if (!w->ifindex)
-			errx(1, "%s: no such device", argv[4] ?: "");
+			errx(1, "%s: no such device", argv[4]);
 	}
 }
 
@@ -185,6 +187,22 @@ static int cmd_states(char **argv)
 	return 0;
 }
 
+static void selector(struct xfrm_selector *sel, const struct what *w, unsigned int i)
+{
+	sel->family = AF_INET;
+	sel->saddr.a4 = htonl(0x0afd0001);
+	sel->prefixlen_s = 32;
+	sel->daddr.a4 = address(w, i);
+	sel->prefixlen_d = 32;
+	if (w->one) {
+		sel->proto = IPPROTO_UDP;
+		sel->dport = htons(i);
+		sel->dport_mask = 0xffff;
+		sel->sport = htons(1 + (i >> 16));
+		sel->sport_mask = 0xffff;
+	}
+}
+
 /* policies COUNT NET one|spread packet|software [DEV] */
 static int cmd_policies(char **argv)
 {
@@ -198,18 +216,7 @@ static int cmd_policies(char **argv)
 		struct xfrm_userpolicy_info *p = message(XFRM_MSG_NEWPOLICY, sizeof(*p));
 		struct xfrm_user_tmpl *t;
 
-		p->sel.family = AF_INET;
-		p->sel.saddr.a4 = htonl(0x0afd0001);
-		p->sel.prefixlen_s = 32;
-		p->sel.daddr.a4 = address(&w, i);
-		p->sel.prefixlen_d = 32;
-		if (w.one) {
-			p->sel.proto = IPPROTO_UDP;
-			p->sel.dport = htons(i);
-			p->sel.dport_mask = 0xffff;
-			p->sel.sport = htons(1 + (i >> 16));
-			p->sel.sport_mask = 0xffff;
-		}
+		selector(&p->sel, &w, i);
 		lifetime(&p->lft);
 		p->dir = XFRM_POLICY_OUT;
 		p->action = XFRM_POLICY_ALLOW;
@@ -227,6 +234,25 @@ static int cmd_policies(char **argv)
 	return 0;
 }
 
+/* unpolicies COUNT NET one|spread packet: delete these policies again */
+static int cmd_unpolicies(char **argv)
+{
+	struct what w = {};
+	unsigned int i;
+	int fd;
+
+	parse(&w, argv);
+	fd = xfrm_socket(0);
+	for (i = 0; i < w.count; i++) {
+		struct xfrm_userpolicy_id *p = message(XFRM_MSG_DELPOLICY, sizeof(*p));
+
+		selector(&p->sel, &w, i);
+		p->dir = XFRM_POLICY_OUT;
+		batch_end(fd, 1);
+	}
+	return 0;
+}
+
 static volatile sig_atomic_t done;
 
 static void stop(int sig)
@@ -235,47 +261,60 @@ static void stop(int sig)
 	done = 1;
 }
 
-/* listen RCVBUF OUT: a key manager with that receive buffer (0: the default),
- * which reads one message at a time, until SIGTERM
+static double cpu_usecs(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
+}
+
+/* listen RCVBUF USECS OUT READY: a key manager with that receive buffer (0: the
+ * default), which reads one message at a time and works that long on it, until
+ * SIGTERM
  */
 static int cmd_listen(char **argv)
 {
-	unsigned int states = 0, policies = 0, overruns = 0;
+	unsigned int heard = 0, overruns = 0;
 	struct sigaction sa = { .sa_handler = stop };
-	int size = atoi(argv[0]);
-	FILE *out;
+	int size = atoi(argv[0]), usecs = atoi(argv[1]);
+	FILE *out, *ready;
 	int fd;
 
-	out = fopen(argv[1], "w");
+	out = fopen(argv[2], "w");
 	if (!out)
-		err(1, "%s", argv[1]);
+		err(1, "%s", argv[2]);
 	sigaction(SIGTERM, &sa, NULL);
 	fd = xfrm_socket(1 << (XFRMNLGRP_EXPIRE - 1));
 	if (size && setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)))
 		err(1, "SO_RCVBUFFORCE");
-	fprintf(out, "ready\n");
-	fflush(out);
-	while (!done) {
+	ready = fopen(argv[3], "w");
+	if (!ready || fprintf(ready, "ready\n") < 0 || fclose(ready))
+		err(1, "%s", argv[3]);
+	for (;;) {
 		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		/* What is there when SIGTERM comes has been heard, too. */
+		int last = done;
 		ssize_t len;
 
-		/* What is there when SIGTERM comes has been heard, too. */
-		poll(&pfd, 1, 100);
+		poll(&pfd, 1, last ? 0 : 100);
 		while ((len = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
 			const struct nlmsghdr *n = (const void *)buf;
+			double from = cpu_usecs();
 
-			if (n->nlmsg_type == XFRM_MSG_EXPIRE)
-				states++;
-			else if (n->nlmsg_type == XFRM_MSG_POLEXPIRE)
-				policies++;
+			heard += n->nlmsg_type == XFRM_MSG_EXPIRE ||
+				 n->nlmsg_type == XFRM_MSG_POLEXPIRE;
+			while (usecs && cpu_usecs() - from < usecs)
+				;
 		}
 		if (len < 0 && errno == ENOBUFS)
 			overruns++;
 		else if (len < 0 && errno != EAGAIN && errno != EINTR)
 			err(1, "recv");
+		else if (last)
+			break;
 	}
-	fprintf(out, "heard_states %u\nheard_policies %u\noverruns %u\n",
-		states, policies, overruns);
+	fprintf(out, "heard %u\noverruns %u\n", heard, overruns);
 	return fclose(out) ? 1 : 0;
 }
 
@@ -287,7 +326,8 @@ static const struct {
 } commands[] = {
 	{ "states", 4, cmd_states, "COUNT NET one|spread crypto|packet|software [DEV]" },
 	{ "policies", 4, cmd_policies, "COUNT NET one|spread packet|software [DEV]" },
-	{ "listen", 2, cmd_listen, "RCVBUF OUT" },
+	{ "unpolicies", 4, cmd_unpolicies, "COUNT NET one|spread packet" },
+	{ "listen", 4, cmd_listen, "RCVBUF USECS OUT READY" },
 };
 
 int main(int argc, char **argv)

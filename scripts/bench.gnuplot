@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-# Called by scripts/bench, which sets dir and max.
+# Called by scripts/bench, which sets dir and many.
 set title "Removal of a device with IPsec offload: wall time, median, minimum to maximum"
-set xlabel sprintf("objects (0 at the left edge); those offloaded: among %d software SAs and %d policies", max, max)
+set xlabel sprintf("objects (0 at the left edge); those offloaded: among %d software SAs and %d policies", many, many)
 set ylabel "milliseconds"
 set logscale xy
 set grid

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,10 +102,12 @@ static void heard_pfkey(FILE *out, long long now, const char *buf, size_t len)
 }
 
 /* Both ways a key manager listens, each with its default receive buffer. As one
- * would, it reads all there is before it does anything slow.
+ * would, it reads all there is before it does anything slow. And at once, on
+ * however busy a machine: this is about the buffer.
  */
 static int cmd_listen(char **argv)
 {
+	struct sched_param prio = { .sched_priority = 1 };
 	struct sockaddr_nl addr = {
 		.nl_family = AF_NETLINK,
 		.nl_groups = 1 << (XFRMNLGRP_EXPIRE - 1),
@@ -127,6 +130,8 @@ static int cmd_listen(char **argv)
 	pfkey_send(pfd[1].fd, SADB_REGISTER, SADB_SATYPE_ESP);
 	pfd[0].events = POLLIN;
 	pfd[1].events = POLLIN;
+	if (sched_setscheduler(0, SCHED_FIFO, &prio))
+		err(1, "SCHED_FIFO");
 	fprintf(out, "ready\n");
 
 	for (;;) {

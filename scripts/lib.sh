@@ -150,7 +150,7 @@ sparse_worktree() {
 	tgit -C "$repo" worktree add -f -q --no-checkout --detach "$dir" "$rev"
 	list=$(tgit -C "$dir" rev-parse --path-format=absolute --git-path info/sparse-checkout)
 	mkdir -p "${list%/*}"
-	{ echo /Makefile; sed -n 's/^\(---\|+++\) [ab]\//\//p' "$@" /dev/null | sort -u; } >"$list"
+	{ printf "/%s\n" Makefile .gitattributes; sed -n 's/^\(---\|+++\) [ab]\//\//p' "$@" /dev/null | sort -u; } >"$list"
 	tgit -C "$dir" checkout -q --detach "$rev"
 }
 
@@ -163,19 +163,23 @@ drop_worktree() {
 	tgit -C "$repo" worktree remove --force --force "$dir" 2>/dev/null || :
 }
 
-# scratch_worktree DIR: a whole work tree beside TREE, to go from commit to commit in
-scratch_worktree() {
+# add_worktree DIR: a whole work tree beside TREE, to go from commit to commit in
+add_worktree() {
 	local dir=$1
-	if [ "$(tgit -C "$dir" rev-parse --path-format=absolute --git-common-dir 2>/dev/null)" != \
-		"$(tgit -C "$TREE" rev-parse --path-format=absolute --git-common-dir)" ]; then
-		drop_worktree "$REPO" "$dir"
-		run_logged "work tree ${dir##*/}" "$BUILD/log/worktree" \
-			tgit -C "$REPO" worktree add -f --detach "$dir" "$BASE_REV" ||
-			die "cannot add a work tree: see build/log/worktree"
-	fi
-	tgit -C "$dir" am --quit 2>/dev/null || :
-	tgit -C "$dir" checkout -q -f --detach "$BASE_REV"
-	tgit -C "$dir" clean -q -f -d
+	[ "$(tgit -C "$dir" rev-parse --path-format=absolute --git-common-dir 2>/dev/null)" != \
+		"$(tgit -C "$TREE" rev-parse --path-format=absolute --git-common-dir)" ] || return 0
+	drop_worktree "$REPO" "$dir"
+	run_logged "work tree ${dir##*/}" "$BUILD/log/worktree" \
+		tgit -C "$REPO" worktree add -f --detach "$dir" "$BASE_REV" ||
+		die "cannot add a work tree: see build/log/worktree"
+}
+
+# scratch_worktree DIR: the same, at the base, whatever was in it
+scratch_worktree() {
+	add_worktree "$1"
+	tgit -C "$1" am --quit 2>/dev/null || :
+	tgit -C "$1" checkout -q -f --detach "$BASE_REV"
+	tgit -C "$1" clean -q -f -d
 }
 
 # Sets FIX_PATCHES and MAIN_PATCHES to the patches of the two series, in order, and
@@ -244,6 +248,7 @@ series_key() {
 # the first patch of the main series on the base, and take note.
 record_series() {
 	local tip
+	mkdir -p "$BUILD/log"
 	tip=$(tgit -C "$TREE" rev-parse HEAD)
 	if [ ! -e "$UNPATCHED/.git" ]; then
 		drop_worktree "$REPO" "$UNPATCHED"

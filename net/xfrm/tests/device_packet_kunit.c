@@ -31,7 +31,7 @@ static void release_dst(void *data)
 	dst_release(data);
 }
 
-/* What a socket or a packet may hold: the bundle of @x, on a route by the NIC. */
+/* What a socket or a packet may hold: a bundle of @x, on a route by the NIC. */
 static struct dst_entry *make_bundle(struct xfrm_test_nic *nic,
 				     struct xfrm_state *x)
 {
@@ -93,8 +93,8 @@ static void send_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
 		send(nic->hook_arg);
 }
 
-/* With packet offload the stack hands out plain packets. They are sent while the
- * driver is still busy with the state, after it, and when that has expired.
+/* With packet offload the stack hands out plain packets. They are sent while
+ * the driver is still busy with the state, after it, and when that has expired.
  */
 static void output_packet(struct kunit *test)
 {
@@ -146,6 +146,36 @@ static void output_packet(struct kunit *test)
 	clear = xfrm_test_cleartext(test) + xfrm_test_nic_calls(nic, OP_XMIT);
 	KUNIT_EXPECT_EQ(test, clear, 1);
 	XFRM_TEST_EXPECT_MIB(test, field, dropped + 3);
+}
+
+/* What the driver does not want to encrypt is not sent in clear either. */
+static void output_refused(struct kunit *test)
+{
+	const struct packet_param *p = test->param_value;
+	struct xfrm_test_sa sa = {
+		.family = p->family,
+		.mode = p->mode,
+		.type = XFRM_DEV_OFFLOAD_PACKET,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+	const int field = LINUX_MIB_XFRMOUTERROR;
+	struct sender s = { .test = test };
+	struct xfrm_test_nic *nic;
+	unsigned long dropped;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	s.dst = make_bundle(nic, xfrm_test_state(nic, &sa));
+	s.family = p->family;
+	nic->refuse = true;
+	dropped = xfrm_test_mib(field);
+
+	send(&s);
+
+	KUNIT_EXPECT_EQ(test, s.errors, 1);
+	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(test), 0);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_OFFLOAD_OK, 1);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_XMIT, 0);
+	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
 }
 
 /* The device is there, but the state is deleted: a bundle keeps it. */
@@ -287,18 +317,57 @@ static void bundle(struct kunit *test)
 	XFRM_TEST_EXPECT_TOLD(test, 1, 1);
 }
 
-static struct xfrm_policy *alive_pol;
-static struct net_device *alive_dev;
+/* A packet comes when the device is about to depart: what follows happens while
+ * its lookup asks for a key manager, because it has not found a state.
+ */
+static struct {
+	struct xfrm_policy *pol;
+	struct net_device *dev;
+	u8 action;
+} alive;
 
 static void take_device(struct kunit *test)
 {
-	alive_dev = alive_pol->xdo.dev;
-	WRITE_ONCE(alive_pol->xdo.dev, NULL);
+	alive.dev = alive.pol->xdo.dev;
+	WRITE_ONCE(alive.pol->xdo.dev, NULL);
 }
 
-/* The policy loses its device between the lookup of a state and the creation of
- * a larval one.
- */
+static void block_and_take_device(struct kunit *test)
+{
+	WRITE_ONCE(alive.pol->action, XFRM_POLICY_BLOCK);
+	take_device(test);
+}
+
+static int alive_verdict(struct xfrm_test_nic *nic,
+			 const struct xfrm_test_pol *p,
+			 void (*is_alive)(struct kunit *test))
+{
+	struct kunit *test = nic->test;
+	struct xfrm_test *ctx = test->priv;
+	u32 index = xfrm_test_policy(nic, p);
+	int ret;
+
+	alive.dev = NULL;
+	alive.pol = xfrm_test_policy_get(p, index);
+	KUNIT_ASSERT_NOT_NULL(test, alive.pol);
+	alive.action = alive.pol->action;
+	ctx->km.is_alive = is_alive;
+
+	ret = xfrm_test_verdict(test, p);
+
+	ctx->km.is_alive = NULL;
+	KUNIT_EXPECT_NOT_NULL(test, alive.dev);
+	WRITE_ONCE(alive.pol->action, alive.action);
+	if (alive.dev)
+		WRITE_ONCE(alive.pol->xdo.dev, alive.dev);
+	xfrm_pol_put(alive.pol);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 0);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_ADD, 0);
+	return ret;
+}
+
+/* There is no larval state for a device that is not there. */
 static void no_device_for_larval(struct kunit *test)
 {
 	struct xfrm_test_pol pol = {
@@ -306,38 +375,154 @@ static void no_device_for_larval(struct kunit *test)
 		.kind = KIND_PROTECT,
 		.dir = XFRM_POLICY_OUT,
 	};
-	struct xfrm_test *ctx = test->priv;
 	struct xfrm_test_nic *nic;
-	u32 index;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	KUNIT_EXPECT_LT(test, alive_verdict(nic, &pol, take_device), 0);
+}
+
+/* The state of an optional template may be missing because the device departs:
+ * the packet does not go without.
+ */
+static void no_state_for_optional(struct kunit *test)
+{
+	struct xfrm_test_pol pol = {
+		.family = AF_INET,
+		.kind = KIND_OPTIONAL,
+		.dir = XFRM_POLICY_OUT,
+	};
+	struct xfrm_test_nic *nic;
 	int ret;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
-	index = xfrm_test_policy(nic, &pol);
-	alive_dev = NULL;
-	alive_pol = xfrm_test_policy_get(&pol, index);
-	KUNIT_ASSERT_NOT_NULL(test, alive_pol);
-	ctx->km.is_alive = take_device;
+	ret = alive_verdict(nic, &pol, block_and_take_device);
+	KUNIT_EXPECT_EQ(test, ret, -EPERM);
+}
 
-	ret = xfrm_test_verdict(test, &pol);
+static void change_policy(struct kunit *test)
+{
+	atomic_inc(&alive.pol->genid);
+}
 
-	ctx->km.is_alive = NULL;
-	KUNIT_EXPECT_NOT_NULL(test, alive_dev);
-	if (alive_dev)
-		alive_pol->xdo.dev = alive_dev;
-	xfrm_pol_put(alive_pol);
-	KUNIT_EXPECT_LT(test, ret, 0);
-	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 0);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_ADD, 0);
+/* A bundle that is made while its policy changes is stale. */
+static void bundle_of_changed_policy(struct kunit *test)
+{
+	struct xfrm_test_pol p = {
+		.family = AF_INET,
+		.kind = KIND_PROTECT,
+		.dir = XFRM_POLICY_OUT,
+	};
+	struct xfrm_test_sa sa = {
+		.family = AF_INET,
+		.mode = XFRM_MODE_TRANSPORT,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic;
+	struct xfrm_policy *pol;
+	struct dst_entry *dst;
+	struct flowi fl;
+	int i;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	xfrm_test_state(nic, &sa);
+	/* There is no AH, only that is asked for. */
+	ctx->km.acquire_err = -EINVAL;
+	pol = xfrm_test_policy_alloc(test, &p);
+	pol->xfrm_vec[1] = pol->xfrm_vec[0];
+	pol->xfrm_vec[0].id.proto = IPPROTO_AH;
+	pol->xfrm_vec[0].optional = 1;
+	pol->xfrm_nr = 2;
+	KUNIT_ASSERT_EQ(test, xfrm_policy_insert(p.dir, pol, 1), 0);
+	alive.pol = pol;
+
+	for (i = 0; i < 2; i++) {
+		ctx->km.is_alive = i ? change_policy : NULL;
+		dst = xfrm_test_route(test, nic->dev, AF_INET);
+		xfrm_test_flow(&fl, AF_INET, 0);
+		dst = xfrm_lookup(ctx->net, dst, &fl, NULL, 0);
+		ctx->km.is_alive = NULL;
+		KUNIT_EXPECT_FALSE(test, IS_ERR(dst));
+		if (IS_ERR(dst))
+			break;
+		KUNIT_EXPECT_NOT_NULL(test, dst->xfrm);
+		KUNIT_EXPECT_PTR_EQ(test, dst->ops->check(dst, 0),
+				    i ? NULL : dst);
+		dst_release(dst);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 2);
+	xfrm_pol_put(pol);
+}
+
+struct late {
+	struct notifier_block nb;
+	struct net_device *dev;
+	struct xfrm_state *x;
+	bool called;
+	bool unlinked;
+};
+
+static int late_event(struct notifier_block *nb, unsigned long event, void *ptr)
+{
+	struct net_device *dev = netdev_notifier_info_to_dev(ptr);
+	struct late *late = container_of(nb, struct late, nb);
+
+	if (event == NETDEV_DOWN && dev == late->dev) {
+		late->called = true;
+		late->unlinked = !READ_ONCE(late->x->xso.dev);
+	}
+	return NOTIFY_DONE;
+}
+
+static void late_unregister(void *nb)
+{
+	unregister_netdevice_notifier(nb);
+}
+
+/* Packets that wait for a neighbour are dropped by one of the notifiers that
+ * have no priority. By then no more may come.
+ */
+static void before_neighbours(struct kunit *test)
+{
+	struct xfrm_test_sa sa = {
+		.family = AF_INET,
+		.mode = XFRM_MODE_TRANSPORT,
+		.type = XFRM_DEV_OFFLOAD_PACKET,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+	struct xfrm_test_nic *nic;
+	struct late *late;
+
+	late = kunit_kzalloc(test, sizeof(*late), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, late);
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	late->x = xfrm_test_state(nic, &sa);
+	late->dev = nic->dev;
+	/* In front of those, and behind the ones of its kind. */
+	late->nb.priority = 1;
+	late->nb.notifier_call = late_event;
+	KUNIT_ASSERT_EQ(test, 0, register_netdevice_notifier(&late->nb));
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, late_unregister,
+						  &late->nb));
+
+	xfrm_test_nic_depart(nic, NETDEV_DOWN);
+
+	KUNIT_EXPECT_TRUE(test, late->called);
+	KUNIT_EXPECT_TRUE(test, late->unlinked);
 }
 
 static struct kunit_case xfrm_test_packet_cases[] = {
 	KUNIT_CASE_PARAM(output_packet, packet_gen_params),
+	KUNIT_CASE_PARAM(output_refused, packet_gen_params),
 	KUNIT_CASE_PARAM(output_deleted, packet_gen_params),
 	KUNIT_CASE_PARAM(output_crypto, packet_gen_params),
 	KUNIT_CASE(input),
 	KUNIT_CASE(bundle),
 	KUNIT_CASE(no_device_for_larval),
+	KUNIT_CASE(no_state_for_optional),
+	KUNIT_CASE(bundle_of_changed_policy),
+	KUNIT_CASE(before_neighbours),
 	{}
 };
 

@@ -2,6 +2,7 @@
 /*
  * What happens to the policies of a device that departs.
  */
+#include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/rtnetlink.h>
 
@@ -50,7 +51,9 @@ static const void *policy_gen_params(struct kunit *test, const void *prev,
 	i /= N_KIND;
 	p->event = i % 2 ? NETDEV_UNREGISTER : NETDEV_DOWN;
 	i /= 2;
+	/* As between networks. */
 	p->pol.inexact = i % 2;
+	p->pol.mode = i % 2 ? XFRM_MODE_TUNNEL : XFRM_MODE_TRANSPORT;
 	i /= 2;
 	p->pol.type = i % N_TYPE ? XFRM_POLICY_TYPE_SUB : XFRM_POLICY_TYPE_MAIN;
 	i /= N_TYPE;
@@ -76,13 +79,13 @@ static const struct policy_param kept_params[] = {
 	  .pol = { .kind = KIND_BLOCK, .dir = XFRM_POLICY_OUT } },
 	{ .desc = "prefix protect out",
 	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT,
-		   .inexact = true } },
+		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
 	{ .desc = "prefix protect fwd",
 	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_FWD,
-		   .inexact = true } },
+		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
 	{ .desc = "prefix block in",
 	  .pol = { .kind = KIND_BLOCK, .dir = XFRM_POLICY_IN,
-		   .inexact = true } },
+		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
 };
 
 KUNIT_ARRAY_PARAM_DESC(kept, kept_params, desc);
@@ -218,16 +221,12 @@ static void policy_expires(struct kunit *test)
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 }
 
-/* To a key manager the policy is gone: it puts in another one, whose index goes
- * to @index.
- */
-static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl,
-		  u32 *index)
+static int insert_pol(struct xfrm_policy *pol, u8 dir, bool excl, u32 *index)
 {
-	struct xfrm_policy *pol = xfrm_test_policy_alloc(test, p);
 	int err;
 
-	err = xfrm_policy_insert(p->dir, pol, excl);
+	pol->index = *index;
+	err = xfrm_policy_insert(dir, pol, excl);
 	if (err) {
 		pol->walk.dead = 1;
 		xfrm_policy_destroy(pol);
@@ -236,6 +235,15 @@ static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl,
 		xfrm_pol_put(pol);
 	}
 	return err;
+}
+
+/* To a key manager the policy is gone: it puts in another one. @index is the
+ * index that it wants to have, if any, and the one that it gets.
+ */
+static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl,
+		  u32 *index)
+{
+	return insert_pol(xfrm_test_policy_alloc(test, p), p->dir, excl, index);
 }
 
 static void kept_is_replaced(struct kunit *test, bool told)
@@ -272,7 +280,7 @@ static void kept_is_replaced(struct kunit *test, bool told)
 	KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &other), 0);
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[p->pol.dir], 1);
 
-	/* The new one is as good as any other, and not taken for the old one. */
+	/* The new one is as good as any other, not taken for the old one. */
 	KUNIT_EXPECT_NE(test, successor, index);
 	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&other, index));
 	pol = xfrm_test_policy_get(&other, successor);
@@ -297,6 +305,75 @@ static void kept_is_replaced_when_told(struct kunit *test)
 static void kept_is_replaced_before_told(struct kunit *test)
 {
 	kept_is_replaced(test, false);
+}
+
+/* Key managers may ask for an index, and get it unless it is the one of the
+ * policy that has expired.
+ */
+static void successor_index(struct kunit *test)
+{
+	struct xfrm_test_nic *nic;
+	u32 index, wanted, got;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		struct xfrm_test_pol kept = simple_out, other = simple_out;
+
+		kept.idx = i;
+		other.idx = i;
+		other.kind = KIND_BYPASS;
+		nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+		index = xfrm_test_policy(nic, &kept);
+
+		xfrm_test_nic_depart(nic, NETDEV_DOWN);
+
+		xfrm_pol_put(assert_kept(test, &kept, index));
+		wanted = i ? index + 8 * 1000 : index;
+		got = wanted;
+		KUNIT_EXPECT_EQ(test, insert(test, &other, true, &got), 0);
+		if (i)
+			KUNIT_EXPECT_EQ(test, got, wanted);
+		else
+			KUNIT_EXPECT_NE(test, got, wanted);
+		KUNIT_EXPECT_TRUE(test, xfrm_test_policy_delete(&other, got));
+	}
+}
+
+/* An offloaded policy stands in front of all others, whatever their priority. A
+ * policy in software that replaces it does not inherit that.
+ */
+static void successor_in_place(struct kunit *test)
+{
+	struct xfrm_test_nic *nic;
+	struct xfrm_policy *pol;
+	u32 index;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		struct xfrm_test_pol kept = simple_out, other;
+
+		kept.idx = i + 1;
+		kept.inexact = i;
+		other = kept;
+		other.kind = KIND_BLOCK;
+		/* Matches the same packets, and comes before the next ones. */
+		pol = xfrm_test_policy_alloc(test, &other);
+		pol->priority--;
+		pol->selector.proto = IPPROTO_UDP;
+		index = 0;
+		KUNIT_ASSERT_EQ(test, 0, insert_pol(pol, other.dir, true,
+						    &index));
+		nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+		index = xfrm_test_policy(nic, &kept);
+
+		xfrm_test_nic_depart(nic, NETDEV_DOWN);
+
+		xfrm_pol_put(assert_kept(test, &kept, index));
+		other.kind = KIND_BYPASS;
+		index = 0;
+		KUNIT_EXPECT_EQ(test, insert(test, &other, true, &index), 0);
+		expect_blocked(test, &kept);
+	}
 }
 
 /* The other ways to get rid of it, before and after key managers know. */
@@ -395,6 +472,18 @@ static void lifetimes(struct kunit *test)
 	expect_blocked(test, &simple_out);
 }
 
+/* A policy whose time is over as soon as its timer runs. */
+static struct xfrm_policy *aged(struct kunit *test,
+				const struct xfrm_test_pol *p, u32 index)
+{
+	struct xfrm_policy *pol = xfrm_test_policy_get(p, index);
+
+	KUNIT_ASSERT_NOT_NULL(test, pol);
+	pol->lft.hard_use_expires_seconds = 1;
+	WRITE_ONCE(pol->curlft.use_time, pol->curlft.add_time - 3600);
+	return pol;
+}
+
 /* Without the departure of its device a policy expires as ever. */
 static void hard_lifetime(struct kunit *test)
 {
@@ -402,17 +491,100 @@ static void hard_lifetime(struct kunit *test)
 	u32 index;
 
 	index = xfrm_test_policy(NULL, &simple_out);
-	freeze(test, &simple_out, index);
-	pol = xfrm_test_policy_get(&simple_out, index);
-	KUNIT_ASSERT_NOT_NULL(test, pol);
-	pol->lft.hard_use_expires_seconds = 1;
-	WRITE_ONCE(pol->curlft.use_time, pol->curlft.add_time - 3600);
-	xfrm_test_policy_thaw(test, pol);
+	pol = aged(test, &simple_out, index);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol));
 	xfrm_pol_put(pol);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, 1));
 	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&simple_out, index));
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
+}
+
+/* If it is offloaded not in the timer: drivers sleep. */
+static void hard_lifetime_offloaded(struct kunit *test)
+{
+	struct xfrm_test_nic *nic;
+	struct xfrm_policy *pol;
+	u32 index;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	index = xfrm_test_policy(nic, &simple_out);
+	pol = aged(test, &simple_out, index);
+	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol));
+	xfrm_pol_put(pol);
+	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, 1));
+	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&simple_out, index));
+	/* When all are told somebody still has a reference. */
+	XFRM_TEST_EXPECT_REFS(nic, 0);
+	expect_unlinked(nic);
+	KUNIT_EXPECT_NULL_MSG(test, nic->fault, "%s", nic->fault);
+	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
+}
+
+struct expiring {
+	struct xfrm_policy *other;
+	struct completion entered;
+};
+
+static void expiring_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
+			  void *obj)
+{
+	unsigned long timeout = jiffies + XFRM_TEST_TIMEOUT;
+	struct expiring *e = nic->hook_arg;
+
+	if (op != OP_POLICY_DELETE || obj == e->other || in_interrupt())
+		return;
+	complete_all(&e->entered);
+	/* For the departure, which has to wait for this. */
+	while (READ_ONCE(e->other->xdo.dev) && time_before(jiffies, timeout))
+		fsleep(1000);
+}
+
+/* One policy is about to expire when the device departs: then it has expired
+ * with that. The driver is still busy with another one.
+ */
+static void departs_during_expiry(struct kunit *test)
+{
+	struct xfrm_test_pol p[2] = { simple_out, simple_out };
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_policy *pol[2];
+	struct xfrm_test_nic *nic;
+	struct expiring *e;
+	u32 index[2];
+	int i;
+
+	e = kunit_kzalloc(test, sizeof(*e), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, e);
+	init_completion(&e->entered);
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	for (i = 0; i < 2; i++) {
+		p[i].idx = i;
+		index[i] = xfrm_test_policy(nic, &p[i]);
+		pol[i] = aged(test, &p[i], index[i]);
+	}
+	e->other = pol[1];
+	nic->hook_arg = e;
+	nic->hook = expiring_hook;
+	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol[0]));
+	KUNIT_EXPECT_NE(test, 0,
+			wait_for_completion_timeout(&e->entered,
+						    XFRM_TEST_TIMEOUT));
+	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol[1]));
+
+	xfrm_test_nic_depart(nic, NETDEV_DOWN);
+
+	nic->hook = NULL;
+	for (i = 0; i < 2; i++)
+		xfrm_pol_put(pol[i]);
+	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, 2));
+	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&p[0], index[0]));
+	xfrm_pol_put(assert_kept(test, &p[1], index[1]));
+	expect_blocked(test, &p[1]);
+	for (i = 0; i < 2; i++)
+		KUNIT_EXPECT_EQ(test, ctx->km.policy_told[i], 1);
+	XFRM_TEST_EXPECT_TOLD(test, 0, 2);
+	XFRM_TEST_EXPECT_REFS(nic, 0);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_POLICY_DELETE, 2);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_POLICY_FREE, 2);
 }
 
 /* Deleted, but a socket has a bundle, and that the policy. */
@@ -522,8 +694,9 @@ static void race(struct kunit *test, enum xfrm_test_op op)
 	if (op == OP_POLICY_FREE)
 		xfrm_test_policy_delete(&simple_out, r->index);
 	wake_up_process(task);
-	KUNIT_EXPECT_NE(test, 0, wait_for_completion_timeout(&r->entered,
-							     XFRM_TEST_TIMEOUT));
+	KUNIT_EXPECT_NE(test, 0,
+			wait_for_completion_timeout(&r->entered,
+						    XFRM_TEST_TIMEOUT));
 
 	complete_all(&r->leave);
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);
@@ -653,6 +826,86 @@ static void main_behind_sub(struct kunit *test)
 }
 #endif
 
+#ifdef CONFIG_XFRM_MIGRATE
+/* The policy and its state move to the addresses of another index. */
+static int migrate(struct kunit *test, const struct xfrm_test_pol *p, u32 to)
+{
+	struct xfrm_migrate m = {
+		.proto = IPPROTO_ESP,
+		.mode = p->mode,
+		.msg_type = XFRM_MSG_MIGRATE,
+		.old_family = p->family,
+		.new_family = p->family,
+	};
+	struct xfrm_selector sel = { .family = p->family };
+	struct xfrm_test *ctx = test->priv;
+
+	xfrm_test_addrs(p->family, p->idx, &sel.saddr, &sel.daddr);
+	m.old_saddr = sel.saddr;
+	m.old_daddr = sel.daddr;
+	xfrm_test_addrs(p->family, to, &m.new_saddr, &m.new_daddr);
+	return xfrm_migrate(&sel, p->dir, p->type, &m, 1, NULL, ctx->net, NULL,
+			    0, NULL, NULL);
+}
+
+static struct xfrm_test_sa migrating_sa(void)
+{
+	return (struct xfrm_test_sa) {
+		.family = AF_INET,
+		.mode = XFRM_MODE_TRANSPORT,
+		.dir = XFRM_SA_DIR_OUT,
+	};
+}
+
+/* Without a device all is as ever. */
+static void migrate_software(struct kunit *test)
+{
+	struct xfrm_test_sa sa = migrating_sa();
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic;
+	xfrm_address_t saddr, daddr;
+	struct xfrm_state *x, *xc;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	xfrm_test_policy(NULL, &simple_out);
+	KUNIT_EXPECT_EQ(test, migrate(test, &simple_out, 1), 0);
+	KUNIT_EXPECT_EQ(test, x->km.state, XFRM_STATE_DEAD);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 1);
+	xfrm_test_addrs(AF_INET, 1, &saddr, &daddr);
+	xc = xfrm_state_lookup(ctx->net, 0, &daddr, x->id.spi, IPPROTO_ESP,
+			       AF_INET);
+	KUNIT_ASSERT_NOT_NULL(test, xc);
+	KUNIT_EXPECT_EQ(test, xc->km.state, XFRM_STATE_VALID);
+	xfrm_state_put(xc);
+	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
+}
+
+/* A policy that has expired with its device does not come to life again, and
+ * what is migrated along with it stays where it is.
+ */
+static void migrate_kept(struct kunit *test)
+{
+	struct xfrm_test_sa sa = migrating_sa();
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic;
+	struct xfrm_state *x;
+	u32 index;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	index = xfrm_test_policy(nic, &simple_out);
+
+	xfrm_test_nic_depart(nic, NETDEV_DOWN);
+
+	xfrm_pol_put(assert_kept(test, &simple_out, index));
+	KUNIT_EXPECT_EQ(test, migrate(test, &simple_out, 1), -ENOENT);
+	KUNIT_EXPECT_TRUE(test, xfrm_test_state_found(x));
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 1);
+	expect_blocked(test, &simple_out);
+}
+#endif
+
 /* A policy that the driver does not take has no device. */
 static void policy_add_fails(struct kunit *test)
 {
@@ -705,7 +958,7 @@ static void policy_departs_ops(struct kunit *test)
 static void policy_stays(struct kunit *test)
 {
 	struct xfrm_test_nic *nic;
-	u32 index, other;
+	u32 index, other = 0;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	index = xfrm_test_policy(nic, &simple_out);
@@ -722,16 +975,24 @@ static struct kunit_case xfrm_test_policy_cases[] = {
 	KUNIT_CASE_PARAM(policy_expires, event_gen_params),
 	KUNIT_CASE_PARAM(kept_is_replaced_when_told, kept_gen_params),
 	KUNIT_CASE_PARAM(kept_is_replaced_before_told, kept_gen_params),
+	KUNIT_CASE(successor_index),
+	KUNIT_CASE(successor_in_place),
 	KUNIT_CASE(kept_is_deleted),
 	KUNIT_CASE(bypass_is_killed),
 	KUNIT_CASE(lifetimes),
 	KUNIT_CASE(hard_lifetime),
+	KUNIT_CASE(hard_lifetime_offloaded),
+	KUNIT_CASE(departs_during_expiry),
 	KUNIT_CASE_PARAM(killed_is_referenced, event_gen_params),
 	KUNIT_CASE(departs_during_delete),
 	KUNIT_CASE(departs_during_free),
 	KUNIT_CASE_PARAM(order, event_gen_params),
 #ifdef CONFIG_XFRM_SUB_POLICY
 	KUNIT_CASE(main_behind_sub),
+#endif
+#ifdef CONFIG_XFRM_MIGRATE
+	KUNIT_CASE(migrate_software),
+	KUNIT_CASE(migrate_kept),
 #endif
 	KUNIT_CASE(policy_add_fails),
 	KUNIT_CASE(policy_departs_ops),

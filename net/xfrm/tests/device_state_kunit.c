@@ -88,6 +88,7 @@ static void expect_marked(struct kunit *test, struct xfrm_state *x)
 static void expect_unlinked(struct xfrm_test_nic *nic, struct xfrm_state *x)
 {
 	KUNIT_EXPECT_NULL(nic->test, x->xso.dev);
+	KUNIT_EXPECT_EQ(nic->test, x->xso.offload_handle, 0);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, 1);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 1);
 	XFRM_TEST_EXPECT_REFS(nic, 0);
@@ -178,7 +179,7 @@ static void state_expires_with_counters(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, x->curlft.packets, 4711);
 }
 
-/* A state that has reached its limit is told about for that reason, and once. */
+/* A state that has reached its limit is told about for that reason, once. */
 static void state_expired(struct kunit *test)
 {
 	const struct state_param *p = test->param_value;
@@ -384,8 +385,9 @@ static void state_being_collected(struct kunit *test)
 		xfrm_test_state_insert(test, x);
 		KUNIT_EXPECT_EQ(test, xfrm_state_delete(x), 0);
 	}
-	KUNIT_EXPECT_NE(test, 0, wait_for_completion_timeout(&w->c[0],
-							     XFRM_TEST_TIMEOUT));
+	KUNIT_EXPECT_NE(test, 0,
+			wait_for_completion_timeout(&w->c[0],
+						    XFRM_TEST_TIMEOUT));
 
 	/* The departure has to wait for it, so it must not wait for us. */
 	schedule_delayed_work(&w->work, HZ / 20);
@@ -420,6 +422,28 @@ static void state_not_inserted(struct kunit *test)
 	xfrm_test_state_insert(test, x);
 	KUNIT_EXPECT_EQ(test, xfrm_state_delete(x), 0);
 	xfrm_flush_gc();
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, 1);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 1);
+	XFRM_TEST_EXPECT_REFS(nic, 0);
+}
+
+/* Inserted when the device has left the netns already, but is not lost. */
+static void state_inserted_late(struct kunit *test)
+{
+	struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, 0);
+	struct xfrm_test_nic *nic;
+	struct xfrm_state *x;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state_offloaded(nic, &sa);
+	xfrm_test_nic_notify(nic, NETDEV_UNREGISTER);
+	xfrm_test_state_insert(test, x);
+	KUNIT_EXPECT_EQ(test, x->km.state, XFRM_STATE_VALID);
+
+	xfrm_test_nic_notify(nic, NETDEV_REGISTER);
+
+	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 1, 0));
+	XFRM_TEST_EXPECT_TOLD(test, 1, 0);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, 1);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 1);
 	XFRM_TEST_EXPECT_REFS(nic, 0);
@@ -872,6 +896,49 @@ static void migrate_departed(struct kunit *test)
 		xfrm_state_put(xc);
 	xc = xfrm_state_migrate(x, &m, ctx->net, NULL);
 	KUNIT_EXPECT_NULL(test, xc);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 1);
+}
+
+/* Somebody else has the SPI there: the driver deletes what is dead already. */
+static void migrate_taken(struct kunit *test)
+{
+	struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, 1);
+	struct xfrm_user_offload xuo = { .flags = XFRM_OFFLOAD_PACKET };
+	struct xfrm_state *x, *taken, *xc;
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic;
+	struct xfrm_migrate m;
+	int err;
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	x = xfrm_test_state(nic, &sa);
+	sa.idx = 0;
+	sa.type = XFRM_DEV_OFFLOAD_UNSPECIFIED;
+	taken = xfrm_test_state_alloc(test, &sa);
+	taken->id.spi = x->id.spi;
+	xfrm_test_state_insert(test, taken);
+	xfrm_test_state_hold(test, taken);
+	m = migration(x, 0);
+	xc = xfrm_state_migrate_create(x, &m, ctx->net, NULL);
+	KUNIT_ASSERT_NOT_NULL(test, xc);
+	xfrm_set_type_offload(xc, true);
+	err = xfrm_test_state_offload(nic, xc, XFRM_DEV_OFFLOAD_PACKET);
+	KUNIT_EXPECT_EQ(test, err, 0);
+	xuo.ifindex = nic->dev->ifindex;
+	m.xuo = &xuo;
+
+	err = xfrm_state_migrate_install(x, xc, &m, NULL);
+
+	KUNIT_EXPECT_EQ(test, err, -EEXIST);
+	KUNIT_EXPECT_TRUE(test, xfrm_test_state_found(x));
+	KUNIT_EXPECT_TRUE(test, xfrm_test_state_found(taken));
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 2);
+	xfrm_flush_gc();
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_ADD, 2);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, 1);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 1);
+	XFRM_TEST_EXPECT_REFS(nic, 1);
+	KUNIT_EXPECT_NULL_MSG(test, nic->fault, "%s", nic->fault);
 }
 #endif
 
@@ -985,6 +1052,7 @@ static struct kunit_case xfrm_test_state_cases[] = {
 	KUNIT_CASE(state_collected),
 	KUNIT_CASE(state_being_collected),
 	KUNIT_CASE(state_not_inserted),
+	KUNIT_CASE(state_inserted_late),
 	KUNIT_CASE(state_not_inserted_dead),
 	KUNIT_CASE(state_departs_ops),
 	KUNIT_CASE(state_add_fails),
@@ -1000,6 +1068,7 @@ static struct kunit_case xfrm_test_state_cases[] = {
 #ifdef CONFIG_XFRM_MIGRATE
 	KUNIT_CASE(migrate_expired),
 	KUNIT_CASE(migrate_departed),
+	KUNIT_CASE(migrate_taken),
 #endif
 	KUNIT_CASE(expiries_are_spread),
 	KUNIT_CASE_SLOW(many),

@@ -13,7 +13,6 @@
 #include "fixture.h"
 
 #define SPI_BASE	0x1000
-#define PRIO_BASE	1000
 
 /* ------------------------------- key manager ------------------------------ */
 
@@ -59,7 +58,7 @@ static int km_notify_policy(struct xfrm_policy *pol, int dir,
 		return 0;
 
 	if (c->data.hard) {
-		told(km, km->policy_told, pol->priority - PRIO_BASE);
+		told(km, km->policy_told, pol->priority - XFRM_TEST_PRIO);
 		atomic_inc(&km->policy_hard);
 	} else {
 		atomic_inc(&km->policy_soft);
@@ -338,7 +337,7 @@ static bool nic_state_offload_ok(struct sk_buff *skb, struct xfrm_state *x)
 	    x->xso.type == XFRM_DEV_OFFLOAD_PACKET)
 		nic_fault(nic, "packet offload without rcu_read_lock()");
 	spin_unlock_bh(&nic->lock);
-	return true;
+	return !nic->refuse;
 }
 
 static int nic_policy_add(struct net_device *dev, struct xfrm_policy *pol,
@@ -472,6 +471,24 @@ static int dev_refs(struct net_device *dev, int want)
 	}
 }
 
+/* Nobody comes back from unregister_netdevice() as long as there are
+ * references: take those away that others keep, until the test is through with
+ * that.
+ */
+static void nic_rescue(struct work_struct *work)
+{
+	struct xfrm_test_nic *nic;
+	int refs;
+
+	nic = container_of(to_delayed_work(work), struct xfrm_test_nic, rescue);
+	refs = netdev_refcnt_read(nic->dev);
+	for (; refs > 1; refs--, nic->rescued++)
+		netdev_put(nic->dev, NULL);
+	for (; refs < 1; refs++, nic->rescued--)
+		netdev_hold(nic->dev, NULL, GFP_KERNEL);
+	schedule_delayed_work(&nic->rescue, HZ / 20);
+}
+
 static void nic_unregister(struct xfrm_test_nic *nic)
 {
 	struct net_device *dev = nic->dev;
@@ -484,30 +501,39 @@ static void nic_unregister(struct xfrm_test_nic *nic)
 
 	nic->departed = true;
 	unregister_netdevice(dev);
-
-	/* The test would not get any further if there were others: take them
-	 * away, and say so. The device is not freed before the test ends.
-	 */
 	nic->leaked = dev_refs(dev, 1) - 1;
-	while (netdev_refcnt_read(dev) > 1)
-		dev_put(dev);
+	if (nic->leaked)
+		schedule_delayed_work(&nic->rescue, 0);
 	rtnl_unlock();
+
+	/* Whoever has a reference is going to put it. */
+	disable_delayed_work_sync(&nic->rescue);
+	for (; nic->rescued > 0; nic->rescued--)
+		netdev_hold(dev, NULL, GFP_KERNEL);
+	for (; nic->rescued < 0; nic->rescued++)
+		netdev_put(dev, NULL);
 }
 
 static void nic_action(void *data)
 {
 	struct xfrm_test_nic *nic = data;
 	struct kunit *test = nic->test;
+	struct net_device *dev = nic->dev;
 	struct nic_obj *obj, *tmp;
 
 	nic_unregister(nic);
 	KUNIT_EXPECT_EQ_MSG(test, nic->leaked, 0, "references to the device");
 	KUNIT_EXPECT_NULL_MSG(test, nic->fault, "%s", nic->fault);
 
+	nic->dev = NULL;
+	if (dev_refs(dev, 1) != 1) {
+		KUNIT_FAIL(test, "the device is still in use, and not freed");
+		dev->xfrmdev_ops = NULL;
+		return;
+	}
 	list_for_each_entry_safe(obj, tmp, &nic->objs, list)
 		kfree(obj);
-	free_netdev(nic->dev);
-	nic->dev = NULL;
+	free_netdev(dev);
 }
 
 /* A NIC that is up. @features: NETIF_F_HW_ESP*, or none. */
@@ -524,6 +550,7 @@ struct xfrm_test_nic *xfrm_test_nic(struct kunit *test, enum xfrm_test_ops ops,
 	nic->test = test;
 	spin_lock_init(&nic->lock);
 	INIT_LIST_HEAD(&nic->objs);
+	INIT_DELAYED_WORK(&nic->rescue, nic_rescue);
 
 	dev = alloc_netdev(sizeof(nic), "xfrmtest%d", NET_NAME_ENUM, nic_setup);
 	KUNIT_ASSERT_NOT_NULL(test, dev);
@@ -819,7 +846,7 @@ struct xfrm_policy *xfrm_test_policy_alloc(struct kunit *test,
 	pol = xfrm_policy_alloc(ctx->net, GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pol);
 
-	pol->priority = PRIO_BASE + p->idx;
+	pol->priority = XFRM_TEST_PRIO + p->idx;
 	pol->family = p->family;
 	pol->type = p->type;
 	pol->action = p->kind == KIND_BLOCK ? XFRM_POLICY_BLOCK :

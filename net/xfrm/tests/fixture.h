@@ -13,9 +13,13 @@
 #include <kunit/test.h>
 #include <linux/netdevice.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 #include <net/xfrm.h>
 
 #define XFRM_TEST_TIMEOUT	(5 * HZ)
+
+/* Priority of the policy with index 0. */
+#define XFRM_TEST_PRIO		1000
 
 /* Calls of the driver. */
 enum xfrm_test_op {
@@ -45,7 +49,10 @@ enum xfrm_test_ops {
  * @refs_up: references to @dev when it was up and nothing was offloaded to it
  * @refs_down: the same when it was down
  * @leaked: references that were left when it was unregistered
+ * @rescue: keeps them from stopping the test
+ * @rescued: how many have been taken away for that
  * @add_err: what the add callbacks return
+ * @refuse: xdo_dev_offload_ok() says no
  * @hw_packets: what xdo_dev_state_update_stats() writes to the state
  * @lock: protects what follows, up to @fault
  * @objs: what the driver keeps for each object it was told to add
@@ -64,7 +71,10 @@ struct xfrm_test_nic {
 	int refs_up;
 	int refs_down;
 	int leaked;
+	struct delayed_work rescue;
+	int rescued;
 	int add_err;
+	bool refuse;
 	u64 hw_packets;
 
 	spinlock_t lock;	/* protects what follows, up to fault */
@@ -75,7 +85,8 @@ struct xfrm_test_nic {
 	unsigned int last[OP_MAX];
 	const char *fault;
 
-	void (*hook)(struct xfrm_test_nic *nic, enum xfrm_test_op op, void *obj);
+	void (*hook)(struct xfrm_test_nic *nic, enum xfrm_test_op op,
+		     void *obj);
 	void *hook_arg;
 };
 
@@ -255,5 +266,6 @@ do {									\
 extern struct kunit_suite xfrm_test_state_suite;
 extern struct kunit_suite xfrm_test_policy_suite;
 extern struct kunit_suite xfrm_test_packet_suite;
+extern struct kunit_suite xfrm_test_user_suite;
 
 #endif /* _XFRM_TESTS_FIXTURE_H */

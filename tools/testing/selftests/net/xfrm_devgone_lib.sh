@@ -121,12 +121,11 @@ nsim_complaints()
 
 check_nsim_balance()
 {
-	local now
+	local before=$COMPLAINTS
 
-	now=$(nsim_complaints)
-	[ "$now" -eq "$COMPLAINTS" ]
-	check_err $? "callbacks do not balance: $((now - COMPLAINTS)) complaints by the driver"
-	COMPLAINTS=$now
+	COMPLAINTS=$(nsim_complaints)
+	[ "$COMPLAINTS" -eq "$before" ]
+	check_err $? "the driver complains $((COMPLAINTS - before)) times"
 }
 
 # Skips all when something is missing that no test can do without.
@@ -166,18 +165,21 @@ require_features()
 # Also after DEV has been down, which takes routes and IPv6 addresses away.
 dev_up()
 {
+	local via4="via 10.0.0.2 dev $DEV metric 10"
+	local via6="via fd00::2 dev $DEV metric 10"
+
 	ip -n "$NSA" -batch - <<-EOF
 		link set $DEV up
 		addr replace 10.0.0.1/24 dev $DEV
 		addr replace fd00::1/64 dev $DEV nodad
 		route replace 10.11.0.0/24 via 10.0.0.2 dev $DEV
 		route replace fd0b::/64 via fd00::2 dev $DEV
-		route replace 10.9.1.2 via 10.0.0.2 dev $DEV src 10.9.1.1 metric 10
-		route replace 10.9.2.2 via 10.0.0.2 dev $DEV src 10.9.2.1 metric 10
-		route replace 10.9.3.2 via 10.0.0.2 dev $DEV metric 10
-		route replace fd09:1::2 via fd00::2 dev $DEV src fd09:1::1 metric 10
-		route replace fd09:2::2 via fd00::2 dev $DEV src fd09:2::1 metric 10
-		route replace fd09:3::2 via fd00::2 dev $DEV metric 10
+		route replace 10.9.1.2 $via4 src 10.9.1.1
+		route replace 10.9.2.2 $via4 src 10.9.2.1
+		route replace 10.9.3.2 $via4
+		route replace fd09:1::2 $via6 src fd09:1::1
+		route replace fd09:2::2 $via6 src fd09:2::1
+		route replace fd09:3::2 $via6
 	EOF
 	check_err $? "cannot set up $DEV"
 }
@@ -185,14 +187,14 @@ dev_up()
 # peer_route dev|veth: the way from NSB to the addresses of NSA and NSC
 peer_route()
 {
-	local dev=$PEER via4=10.0.0.1 via6=fd00::1 p
+	local via4="via 10.0.0.1 dev $PEER" via6="via fd00::1 dev $PEER" p
 
 	if [ "$1" = veth ]; then
-		dev=v1 via4=10.0.1.1 via6=fd01::1
+		via4="via 10.0.1.1 dev v1" via6="via fd01::1 dev v1"
 	fi
 	for p in 1 2 3; do
-		echo "route replace 10.9.$p.1 via $via4 dev $dev src 10.9.$p.2"
-		echo "route replace fd09:$p::1 via $via6 dev $dev src fd09:$p::2"
+		echo "route replace 10.9.$p.1 $via4 src 10.9.$p.2"
+		echo "route replace fd09:$p::1 $via6 src fd09:$p::2"
 	done | ip -n "$NSB" -batch -
 	check_err $? "cannot set routes in NSB"
 }
@@ -357,9 +359,11 @@ pol()
 	read -ra sel < <(pol_sel "$dir" "$family" "$pair")
 	if [ "$mode" != none ]; then
 		read -ra ends < <(sa_ends "$mode" "$family" "$pair" "$dir")
-		tmpl=(tmpl "${ends[@]}" proto esp reqid "$family$pair" mode "$mode")
+		tmpl=(tmpl "${ends[@]}" proto esp reqid "$family$pair")
+		tmpl+=(mode "$mode")
 	fi
-	ip -n "$NSA" xfrm policy "$command" "${sel[@]}" dir "$dir" "$@" "${tmpl[@]}"
+	ip -n "$NSA" xfrm policy "$command" "${sel[@]}" dir "$dir" "$@" \
+		"${tmpl[@]}"
 }
 
 # pol_offload DIR MODE FAMILY PAIR [ARGS...]: to DEV
@@ -492,15 +496,16 @@ monitor_start()
 # twice had SECONDS to arrive.
 monitor_sync()
 {
-	local spi
+	local seconds=${1:-1} spi
 
 	SENTINELS=$((SENTINELS + 1))
 	spi=$(printf '0x5e11%04x' "$SENTINELS")
 	ip -n "$NSA" xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp \
 		spi "$spi" reqid 9999 mode transport "${ALG[@]}" \
-		limit time-hard "${1:-1}"
+		limit time-hard "$seconds"
 	check_err $? "cannot add the sentinel"
-	busywait "$BUSYWAIT_TIMEOUT" grep -qE "spi $spi\\($HARD" "$EVENTS"
+	busywait $((BUSYWAIT_TIMEOUT + seconds * 1000)) \
+		grep -qE "spi $spi\\($HARD" "$EVENTS"
 	check_err $? "the sentinel did not expire"
 }
 
@@ -566,9 +571,13 @@ udp_send()
 received()
 {
 	if [ "$2" -eq 4 ]; then
-		ip netns exec "$1" awk '/^Udp:/ && n { print $n }
-			/^Udp:/ { for (i = 1; i <= NF; i++)
-					if ($i == "NoPorts") n = i }' /proc/net/snmp
+		ip netns exec "$1" awk '
+			/^Udp:/ && n { print $n }
+			/^Udp:/ {
+				for (i = 1; i <= NF; i++)
+					if ($i == "NoPorts")
+						n = i
+			}' /proc/net/snmp
 	else
 		ip netns exec "$1" awk '$1 == "Udp6NoPorts" { print $2 }' \
 			/proc/net/snmp6

@@ -22,8 +22,8 @@
 #   protecting when the SA is gone.
 # - test_socket_*: a connected socket that holds a route through the device
 #   (and through the policy, killed or not) does not delay its removal, and its
-#   next datagram does not leave in clear. Catches "unregister_netdevice: waiting
-#   for ... to become free".
+#   next datagram does not leave in clear. Catches "unregister_netdevice:
+#   waiting for ... to become free".
 # - test_bystanders: traffic of a software SA goes on.
 
 source xfrm_devgone_lib.sh
@@ -83,6 +83,12 @@ check_blocked()
 	check_err $? "$1 counted $n instead of $PACKETS"
 }
 
+check_refused()
+{
+	[ "$1" -eq "$PACKETS" ]
+	check_err $? "$1 of $PACKETS packets refused with EPERM"
+}
+
 check_encrypted()
 {
 	local n
@@ -101,7 +107,7 @@ pair_of()
 out()
 {
 	local how=$1; shift
-	local family mode pair clear blocked eperm
+	local family mode pair clear blocked eperm what
 
 	RET=0
 	setup_topology || return
@@ -109,7 +115,8 @@ out()
 	for family in 4 6; do
 		for mode in transport tunnel; do
 			pair=$(pair_of "$mode")
-			sa_offload packet "0x10$family$pair" out "$mode" "$family" "$pair"
+			sa_offload packet "0x10$family$pair" out "$mode" \
+				"$family" "$pair"
 			pol_offload out "$mode" "$family" "$pair"
 		done
 	done
@@ -135,9 +142,9 @@ out()
 			settle "$NSA" "${WAY[@]}"
 			check_clear "$NSB" "$family" "$clear" 0
 			check_blocked XfrmOutPolBlock "$blocked"
-			[ "$eperm" -eq "$PACKETS" ]
-			check_err $? "$eperm of $PACKETS packets refused with EPERM"
-			log_test "$how: IPv$family, $mode, out: nothing leaves in clear"
+			check_refused "$eperm"
+			what="$how: IPv$family, $mode, out"
+			log_test "$what: nothing leaves in clear"
 		done
 	done
 }
@@ -165,7 +172,7 @@ test_out_updown()
 forwarded()
 {
 	local how=$1; shift
-	local family clear blocked
+	local family clear blocked what
 
 	RET=0
 	setup_topology || return
@@ -190,7 +197,8 @@ forwarded()
 		settle "$NSC" "${WAY[@]}"
 		check_clear "$NSB" "$family" "$clear" 0
 		check_blocked XfrmOutPolBlock "$blocked"
-		log_test "$how: IPv$family, tunnel, forwarded: nothing leaves in clear"
+		what="$how: IPv$family, tunnel, forwarded"
+		log_test "$what: nothing leaves in clear"
 	done
 }
 
@@ -210,7 +218,7 @@ plain()
 {
 	local how=$1; shift
 	local dir=$1; shift
-	local family mode pair clear blocked ns end=()
+	local family mode pair clear blocked ns what end=()
 
 	RET=0
 	setup_topology || return
@@ -228,7 +236,8 @@ plain()
 			udp_send "$NSB" "$(addr "$family" "$pair" 1)" >/dev/null
 			settle "$NSB" 10.0.1.1 fd01::1 "${end[@]}"
 			check_clear "$ns" "$family" "$clear" "$PACKETS"
-			sa_offload packet "0x20$family$pair" in "$mode" "$family" "$pair"
+			sa_offload packet "0x20$family$pair" in "$mode" \
+				"$family" "$pair"
 			pol_offload "$dir" "$mode" "$family" "$pair"
 		done
 	done
@@ -247,7 +256,8 @@ plain()
 			settle "$NSB" "${BACK[@]}" "${end[@]}"
 			check_clear "$ns" "$family" "$clear" 0
 			check_blocked XfrmInPolBlock "$blocked"
-			log_test "$how: IPv$family, $mode, $dir: no plain packet accepted"
+			what="$how: IPv$family, $mode, $dir"
+			log_test "$what: no plain packet accepted"
 		done
 	done
 }
@@ -288,8 +298,7 @@ test_block()
 		eperm=$(udp_send "$NSA" "$(addr "$family" 1 2)")
 		settle "$NSA" "${BY_VETH[@]}"
 		check_clear "$NSB" "$family" "$clear" 0
-		[ "$eperm" -eq "$PACKETS" ]
-		check_err $? "$eperm of $PACKETS packets refused with EPERM"
+		check_refused "$eperm"
 	done
 	log_test "what was blocked stays blocked"
 }
@@ -349,7 +358,8 @@ hold_start()
 		echo ready
 		read -r _ <"$2"
 		echo x >&3
-		echo over' "$(addr "$1" 1 2)" "$PORT" "$TMP/go" >"$TMP/held" 2>&1 &
+		echo over' "$(addr "$1" 1 2)" "$PORT" "$TMP/go" \
+		>"$TMP/held" 2>&1 &
 	HOLDER=$!
 	defer kill_process "$HOLDER"
 	busywait "$BUSYWAIT_TIMEOUT" grep -q ready "$TMP/held"
@@ -365,8 +375,8 @@ hold_send()
 
 held()
 {
-	local what=$1; shift
-	local family clear
+	local policy=$1; shift
+	local family clear what
 
 	for family in 4 6; do
 		defer_scope_push
@@ -377,12 +387,13 @@ held()
 		pol_offload out transport "$family" 1
 		hold_start "$family"
 		check_encrypted 1
-		[ "$what" = idle ] || ip -n "$NSA" xfrm policy flush
+		[ "$policy" = idle ] || ip -n "$NSA" xfrm policy flush
 		depart del_device
 		check_nsim_balance
-		log_test "IPv$family: $what policy, idle socket: the device is free"
+		what="$policy policy, idle socket"
+		log_test "IPv$family: $what: the device is free"
 
-		if [ "$what" = idle ]; then
+		if [ "$policy" = idle ]; then
 			RET=0
 			clear=$(received "$NSB" "$family")
 			hold_send
@@ -390,7 +401,8 @@ held()
 			check_clear "$NSB" "$family" "$clear" 0
 			grep -q 'not permitted' "$TMP/held"
 			check_err $? "its datagram is not refused with EPERM"
-			log_test "IPv$family: idle socket: nothing leaves in clear"
+			what="idle socket: nothing leaves in clear"
+			log_test "IPv$family: $what"
 		fi
 		kill_process "$HOLDER"
 		busywait "$BUSYWAIT_TIMEOUT" departed

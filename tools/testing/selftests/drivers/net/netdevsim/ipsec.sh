@@ -79,10 +79,12 @@ complaints()
 # setup [4]: IPv4 only, for what IPv6 sends by itself is counted as clear
 setup()
 {
+	local no_ipv6=net.ipv6.conf.default.disable_ipv6=1
+
 	setup_ns NS
 	defer cleanup_ns "$NS"
 	if [ "$1" = 4 ]; then
-		ip netns exec "$NS" sysctl -qw net.ipv6.conf.default.disable_ipv6=1
+		ip netns exec "$NS" sysctl -qw "$no_ipv6"
 	fi
 	create_netdevsim "$NSIM_ID" "$NS" >/dev/null
 	defer nsim_destroy "$NSIM_ID"
@@ -135,7 +137,8 @@ sa()
 
 	read -ra ends < <(addrs "$family" "$dir")
 	ip -n "$NS" xfrm state add "${ends[@]}" proto esp spi "$spi" reqid 42 \
-		mode "$mode" "${ALG[@]}" offload "$type" dev "$DEV" dir "$dir" "$@"
+		mode "$mode" "${ALG[@]}" offload "$type" dev "$DEV" \
+		dir "$dir" "$@"
 }
 
 # pol COMMAND DIR FAMILY TEMPLATE [ARGS...]: TEMPLATE is a mode or none. SEL is
@@ -210,7 +213,7 @@ udp()
 sas()
 {
 	local type=$1; shift
-	local dir mode family spi=0x1000 rx to
+	local dir mode family spi=0x1000 rx to shown
 
 	RET=0
 	setup
@@ -219,11 +222,12 @@ sas()
 			for dir in out in; do
 				spi=$(printf '0x%08x' $((spi + 1)))
 				sa "$spi" "$dir" "$mode" "$family" "$type"
-				check_err $? "cannot add $type SA: $dir, $mode, IPv$family"
+				check_err $? "$type SA: $dir, $mode, IPv$family"
 				[ "$dir" = out ] && rx=t || rx=r
 				to=$(addrs "$family" "$dir")
 				check_shown "${rx}x ipaddr=${to##* }\$"
-				check_shown "spi=$spi proto=0x32 salt=0x[0-9a-f]{8} crypt=1"
+				shown="salt=0x[0-9a-f]{8} crypt=1"
+				check_shown "spi=$spi proto=0x32 $shown"
 			done
 		done
 	done
@@ -349,17 +353,18 @@ test_fail_policy()
 
 test_unsupported()
 {
-	local id="src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1001 mode transport"
+	local id="src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1001"
 	local type offload
 	local key=0x31323334353637383930313233343536
 
 	RET=0
 	setup
 	for type in crypto packet; do
-		offload="offload $type dev $DEV dir out"
+		offload="mode transport offload $type dev $DEV dir out"
 		# shellcheck disable=SC2086
 		ip -n "$NS" xfrm state add $id enc 'cbc(aes)' "$key" \
-			auth-trunc 'hmac(sha256)' "$key" 128 $offload 2>/dev/null
+			auth-trunc 'hmac(sha256)' "$key" 128 \
+			$offload 2>/dev/null
 		check_fail $? "$type: cbc(aes) is taken"
 		# shellcheck disable=SC2086
 		ip -n "$NS" xfrm state add $id aead 'rfc4106(gcm(aes))' \
@@ -396,7 +401,8 @@ test_policies()
 		pol[4] in prio=40 action=bypass reqid=0
 	EOF
 	check_err $? "not the policies that were added, by priority"
-	n=$(ip -n "$NS" xfrm policy list | grep -c "offload parameters: dev $DEV mode packet")
+	n=$(ip -n "$NS" xfrm policy list |
+		grep -c "offload parameters: dev $DEV mode packet")
 	[ "$n" -eq 5 ]
 	check_err $? "$n instead of 5 policies have the device"
 
@@ -431,8 +437,8 @@ test_tx()
 	check_counters tx_encrypted 3 tx_clear 5 tx_dropped 0
 	# Of packet offloaded policies the stack takes the one with an exact
 	# selector first, the device goes by priority.
-	ip -n "$NS" xfrm policy add dst 192.0.2.2 proto udp dport "$PORT" dir out \
-		priority 1 action block offload packet dev "$DEV"
+	ip -n "$NS" xfrm policy add dst 192.0.2.2 proto udp dport "$PORT" \
+		dir out priority 1 action block offload packet dev "$DEV"
 	udp "$NS" 4 4
 	check_counters tx_encrypted 3 tx_clear 5 tx_dropped 4 rx_dropped 0
 	teardown
@@ -444,8 +450,8 @@ test_tx()
 	pol add out 6 tunnel priority 2 offload packet dev "$DEV"
 	udp "$NS" 6 4
 	check_counters tx_encrypted 4 tx_dropped 0
-	ip -n "$NS" xfrm policy add dst 2001:db8::2 proto udp dport "$PORT" dir out \
-		priority 1 action block offload packet dev "$DEV"
+	ip -n "$NS" xfrm policy add dst 2001:db8::2 proto udp dport "$PORT" \
+		dir out priority 1 action block offload packet dev "$DEV"
 	udp "$NS" 6 3
 	check_counters tx_encrypted 4 tx_dropped 3
 	teardown
@@ -502,7 +508,8 @@ received()
 {
 	local n
 
-	n=$(ip netns exec "$NS" awk '/^Udp:/ { n = $3 } END { print n }' /proc/net/snmp)
+	n=$(ip netns exec "$NS" awk '
+		/^Udp:/ { n = $3 } END { print n }' /proc/net/snmp)
 	[ "$n" -eq "$1" ]
 }
 
@@ -532,7 +539,8 @@ test_crypto_tx()
 stats()
 {
 	ip -n "$NS" -s xfrm state get src 192.0.2.1 dst 192.0.2.2 proto esp \
-		spi "$1" | sed -n '/lifetime current/,$ s/.*, \([0-9]*\)(packets).*/\1/p'
+		spi "$1" | sed -n \
+		'/lifetime current/,$ s/.*, \([0-9]*\)(packets).*/\1/p'
 }
 
 test_stats()
