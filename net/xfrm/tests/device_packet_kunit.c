@@ -69,6 +69,7 @@ static struct dst_entry *make_bundle(struct xfrm_test_nic *nic,
 struct sender {
 	struct kunit *test;
 	struct dst_entry *dst;
+	struct sk_buff *skb;	/* the next one, if it is there already */
 	u16 family;
 	int errors;
 	int sent;
@@ -76,8 +77,11 @@ struct sender {
 
 static void send(struct sender *s)
 {
-	struct sk_buff *skb = xfrm_test_skb(s->test, s->family, 0);
+	struct sk_buff *skb = s->skb;
 
+	if (!skb)
+		skb = xfrm_test_skb(s->test, s->family, 0);
+	s->skb = NULL;
 	skb->dev = s->dst->dev;
 	skb_dst_set(skb, dst_clone(s->dst));
 	if (xfrm_output(NULL, skb) < 0)
@@ -88,9 +92,11 @@ static void send(struct sender *s)
 static void send_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
 		      void *obj)
 {
-	/* Nothing is locked, and the device is still in reach. */
-	if (op == OP_STATE_FREE)
-		send(nic->hook_arg);
+	struct sender *s = nic->hook_arg;
+
+	/* Nothing but RTNL is locked, and the device is still in reach. */
+	if (op == OP_STATE_FREE && s->skb)
+		send(s);
 }
 
 /* With packet offload the stack hands out plain packets. They are sent while
@@ -120,21 +126,22 @@ static void output_packet(struct kunit *test)
 	/* The device is given the plain packet. */
 	send(&s);
 	KUNIT_EXPECT_EQ(test, s.errors, 0);
-	clear = xfrm_test_cleartext(test) + xfrm_test_nic_calls(nic, OP_XMIT);
+	clear = xfrm_test_cleartext() + xfrm_test_nic_calls(nic, OP_XMIT);
 	KUNIT_EXPECT_EQ(test, clear, 1);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_OFFLOAD_OK, 1);
 	dropped = xfrm_test_mib(field);
 
+	s.skb = xfrm_test_skb(test, p->family, 0);
 	nic->hook = send_hook;
 	nic->hook_arg = &s;
 	/* It is still up, or up again. */
 	xfrm_test_nic_notify(nic, NETDEV_DOWN);
 	nic->hook = NULL;
+	KUNIT_EXPECT_EQ(test, s.sent, 2);
 	send(&s);
 
-	KUNIT_EXPECT_EQ(test, s.sent, 3);
 	KUNIT_EXPECT_EQ(test, s.errors, 2);
-	clear = xfrm_test_cleartext(test) + xfrm_test_nic_calls(nic, OP_XMIT);
+	clear = xfrm_test_cleartext() + xfrm_test_nic_calls(nic, OP_XMIT);
 	KUNIT_EXPECT_EQ(test, clear, 1);
 	XFRM_TEST_EXPECT_MIB(test, field, dropped + 2);
 
@@ -143,7 +150,7 @@ static void output_packet(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, xfrm_test_wait(test, 1, 0));
 	send(&s);
 	KUNIT_EXPECT_EQ(test, s.errors, 3);
-	clear = xfrm_test_cleartext(test) + xfrm_test_nic_calls(nic, OP_XMIT);
+	clear = xfrm_test_cleartext() + xfrm_test_nic_calls(nic, OP_XMIT);
 	KUNIT_EXPECT_EQ(test, clear, 1);
 	XFRM_TEST_EXPECT_MIB(test, field, dropped + 3);
 }
@@ -172,7 +179,7 @@ static void output_refused(struct kunit *test)
 	send(&s);
 
 	KUNIT_EXPECT_EQ(test, s.errors, 1);
-	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(test), 0);
+	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(), 0);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_OFFLOAD_OK, 1);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_XMIT, 0);
 	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
@@ -191,21 +198,25 @@ static void output_deleted(struct kunit *test)
 	const int field = LINUX_MIB_XFRMOUTSTATEINVALID;
 	struct sender s = { .test = test };
 	struct xfrm_test_nic *nic;
-	unsigned long dropped;
+	unsigned long dropped, clear;
 	struct xfrm_state *x;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	x = xfrm_test_state(nic, &sa);
 	s.dst = make_bundle(nic, x);
 	s.family = p->family;
+	send(&s);
+	KUNIT_EXPECT_EQ(test, s.errors, 0);
+	clear = xfrm_test_cleartext() + xfrm_test_nic_calls(nic, OP_XMIT);
+	KUNIT_EXPECT_EQ(test, clear, 1);
 	dropped = xfrm_test_mib(field);
 	KUNIT_ASSERT_EQ(test, xfrm_state_delete(x), 0);
 
 	send(&s);
 
 	KUNIT_EXPECT_EQ(test, s.errors, 1);
-	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(test), 0);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_XMIT, 0);
+	clear = xfrm_test_cleartext() + xfrm_test_nic_calls(nic, OP_XMIT);
+	KUNIT_EXPECT_EQ(test, clear, 1);
 	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
 }
 
@@ -237,7 +248,7 @@ static void output_crypto(struct kunit *test)
 	send(&s);
 
 	KUNIT_EXPECT_EQ(test, s.errors, 1);
-	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(test), 0);
+	KUNIT_EXPECT_EQ(test, xfrm_test_cleartext(), 0);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_XMIT, 0);
 	XFRM_TEST_EXPECT_MIB(test, field, dropped + 1);
 }
@@ -256,6 +267,9 @@ static void input(struct kunit *test)
 	unsigned long dropped;
 	struct xfrm_state *x;
 	struct sk_buff *skb;
+
+	if (!IS_ENABLED(CONFIG_XFRM_STATISTICS))
+		kunit_skip(test, "nothing to see without statistics");
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	x = xfrm_test_state(nic, &sa);
@@ -338,6 +352,13 @@ static void block_and_take_device(struct kunit *test)
 	take_device(test);
 }
 
+static void alive_end(void *data)
+{
+	WRITE_ONCE(alive.pol->action, alive.action);
+	if (alive.dev)
+		WRITE_ONCE(alive.pol->xdo.dev, alive.dev);
+}
+
 static int alive_verdict(struct xfrm_test_nic *nic,
 			 const struct xfrm_test_pol *p,
 			 void (*is_alive)(struct kunit *test))
@@ -348,19 +369,19 @@ static int alive_verdict(struct xfrm_test_nic *nic,
 	int ret;
 
 	alive.dev = NULL;
-	alive.pol = xfrm_test_policy_get(p, index);
+	alive.pol = xfrm_test_policy_get(test, p, index);
 	KUNIT_ASSERT_NOT_NULL(test, alive.pol);
 	alive.action = alive.pol->action;
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, alive_end, NULL));
 	ctx->km.is_alive = is_alive;
 
 	ret = xfrm_test_verdict(test, p);
 
 	ctx->km.is_alive = NULL;
 	KUNIT_EXPECT_NOT_NULL(test, alive.dev);
-	WRITE_ONCE(alive.pol->action, alive.action);
-	if (alive.dev)
-		WRITE_ONCE(alive.pol->xdo.dev, alive.dev);
-	xfrm_pol_put(alive.pol);
+	kunit_release_action(test, alive_end, NULL);
+	xfrm_test_policy_put(test, alive.pol);
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 0);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_ADD, 0);
@@ -422,6 +443,7 @@ static void bundle_of_changed_policy(struct kunit *test)
 	struct xfrm_policy *pol;
 	struct dst_entry *dst;
 	struct flowi fl;
+	u32 index;
 	int i;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
@@ -433,7 +455,9 @@ static void bundle_of_changed_policy(struct kunit *test)
 	pol->xfrm_vec[0].id.proto = IPPROTO_AH;
 	pol->xfrm_vec[0].optional = 1;
 	pol->xfrm_nr = 2;
-	KUNIT_ASSERT_EQ(test, xfrm_policy_insert(p.dir, pol, 1), 0);
+	index = xfrm_test_policy_insert(test, NULL, pol, p.dir);
+	pol = xfrm_test_policy_get(test, &p, index);
+	KUNIT_ASSERT_NOT_NULL(test, pol);
 	alive.pol = pol;
 
 	for (i = 0; i < 2; i++) {
@@ -451,7 +475,7 @@ static void bundle_of_changed_policy(struct kunit *test)
 		dst_release(dst);
 	}
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 2);
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 }
 
 struct late {
@@ -528,6 +552,7 @@ static struct kunit_case xfrm_test_packet_cases[] = {
 
 struct kunit_suite xfrm_test_packet_suite = {
 	.name = "xfrm_device_packet",
+	.suite_init = xfrm_test_suite_init,
 	.init = xfrm_test_init,
 	.test_cases = xfrm_test_packet_cases,
 };

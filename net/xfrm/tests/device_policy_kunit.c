@@ -67,7 +67,7 @@ static const void *policy_gen_params(struct kunit *test, const void *prev,
 	return p;
 }
 
-/* What is kept, and can be replaced. */
+/* What is kept, and can be replaced. For IPv4 if nothing else is said. */
 static const struct policy_param kept_params[] = {
 	{ .desc = "host protect out",
 	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT } },
@@ -80,6 +80,14 @@ static const struct policy_param kept_params[] = {
 	{ .desc = "prefix protect out",
 	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT,
 		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
+#if IS_ENABLED(CONFIG_INET6_ESP_OFFLOAD)
+	{ .desc = "ipv6 host protect out",
+	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT,
+		   .family = AF_INET6 } },
+	{ .desc = "ipv6 prefix block in",
+	  .pol = { .kind = KIND_BLOCK, .dir = XFRM_POLICY_IN,
+		   .inexact = true, .family = AF_INET6 } },
+#endif
 	{ .desc = "prefix protect fwd",
 	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_FWD,
 		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
@@ -125,7 +133,7 @@ static void expect_unlinked(struct xfrm_test_nic *nic)
 static struct xfrm_policy *assert_kept(struct kunit *test,
 				       const struct xfrm_test_pol *p, u32 index)
 {
-	struct xfrm_policy *pol = xfrm_test_policy_get(p, index);
+	struct xfrm_policy *pol = xfrm_test_policy_get(test, p, index);
 
 	KUNIT_ASSERT_NOT_NULL(test, pol);
 	KUNIT_EXPECT_NULL(test, pol->xdo.dev);
@@ -136,11 +144,11 @@ static struct xfrm_policy *assert_kept(struct kunit *test,
 
 static void freeze(struct kunit *test, const struct xfrm_test_pol *p, u32 index)
 {
-	struct xfrm_policy *pol = xfrm_test_policy_get(p, index);
+	struct xfrm_policy *pol = xfrm_test_policy_get(test, p, index);
 
 	KUNIT_ASSERT_NOT_NULL(test, pol);
-	xfrm_test_policy_freeze(test, pol);
-	xfrm_pol_put(pol);
+	xfrm_test_policy_freeze(pol);
+	xfrm_test_policy_put(test, pol);
 }
 
 /* The whole life of a policy, with a look at what is before its timer runs. */
@@ -164,6 +172,8 @@ static void policy_departs(struct kunit *test)
 
 	pol = assert_kept(test, &p->pol, index);
 	expect_unlinked(nic);
+	KUNIT_EXPECT_STREQ(test, xfrm_test_nic_history(nic, pol),
+			   "add delete free");
 	if (p->pol.kind == KIND_BYPASS)
 		KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &p->pol), 0);
 	else
@@ -171,11 +181,11 @@ static void policy_departs(struct kunit *test)
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_thaw(test, pol));
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 	KUNIT_ASSERT_TRUE(test, xfrm_test_wait(test, 0, 1));
 
 	/* And now that key managers know. */
-	pol = xfrm_test_policy_get(&p->pol, index);
+	pol = xfrm_test_policy_get(test, &p->pol, index);
 	if (p->pol.kind == KIND_BYPASS) {
 		KUNIT_EXPECT_NULL(test, pol);
 		KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &p->pol), 0);
@@ -186,7 +196,7 @@ static void policy_departs(struct kunit *test)
 		expect_blocked(test, &p->pol);
 	}
 	if (pol)
-		xfrm_pol_put(pol);
+		xfrm_test_policy_put(test, pol);
 	expect_unlinked(nic);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
 }
@@ -249,14 +259,15 @@ static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl,
 static void kept_is_replaced(struct kunit *test, bool told)
 {
 	const struct policy_param *p = test->param_value;
-	struct xfrm_test_pol kept = p->pol, other = p->pol;
+	struct xfrm_test_pol kept = p->pol, other;
 	struct xfrm_test *ctx = test->priv;
 	struct xfrm_test_nic *nic;
-	u32 index, successor = 0;
 	struct xfrm_policy *pol;
+	u32 index, successor = 0;
 
-	kept.family = AF_INET;
-	other.family = AF_INET;
+	if (!kept.family)
+		kept.family = AF_INET;
+	other = kept;
 	other.kind = KIND_BYPASS;
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	index = xfrm_test_policy(nic, &kept);
@@ -272,7 +283,7 @@ static void kept_is_replaced(struct kunit *test, bool told)
 		KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, 1));
 	}
 	XFRM_TEST_EXPECT_TOLD(test, 0, told);
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 
 	KUNIT_EXPECT_EQ(test, insert(test, &other, true, &successor), 0);
 	/* If nobody has been told before then it is now. */
@@ -282,17 +293,46 @@ static void kept_is_replaced(struct kunit *test, bool told)
 
 	/* The new one is as good as any other, not taken for the old one. */
 	KUNIT_EXPECT_NE(test, successor, index);
-	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&other, index));
-	pol = xfrm_test_policy_get(&other, successor);
+	KUNIT_EXPECT_FALSE(test, xfrm_test_policy_found(&other, index));
+	pol = xfrm_test_policy_get(test, &other, successor);
 	KUNIT_ASSERT_NOT_NULL(test, pol);
 	KUNIT_EXPECT_EQ(test, pol->action, XFRM_POLICY_ALLOW);
 	KUNIT_EXPECT_EQ(test, pol->xfrm_nr, 0);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol));
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 	KUNIT_EXPECT_EQ(test, insert(test, &other, true, &index), -EEXIST);
 	KUNIT_EXPECT_EQ(test, insert(test, &kept, false, &index), 0);
 	KUNIT_EXPECT_EQ(test, successor, index);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_delete(&kept, index));
+	expect_unlinked(nic);
+	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
+}
+
+/* XFRM_MSG_UPDPOLICY would have replaced it anyway. */
+static void kept_is_updated(struct kunit *test)
+{
+	const struct policy_param *p = test->param_value;
+	struct xfrm_test_pol kept = p->pol, other;
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic;
+	u32 index, successor = 0;
+
+	if (!kept.family)
+		kept.family = AF_INET;
+	other = kept;
+	other.kind = KIND_BYPASS;
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	index = xfrm_test_policy(nic, &kept);
+	freeze(test, &kept, index);
+
+	xfrm_test_nic_depart(nic, NETDEV_DOWN);
+
+	xfrm_test_policy_put(test, assert_kept(test, &kept, index));
+	KUNIT_EXPECT_EQ(test, insert(test, &other, false, &successor), 0);
+	KUNIT_EXPECT_NE(test, successor, index);
+	KUNIT_EXPECT_FALSE(test, xfrm_test_policy_found(&other, index));
+	KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &other), 0);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[p->pol.dir], 1);
 	expect_unlinked(nic);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
 }
@@ -327,7 +367,7 @@ static void successor_index(struct kunit *test)
 
 		xfrm_test_nic_depart(nic, NETDEV_DOWN);
 
-		xfrm_pol_put(assert_kept(test, &kept, index));
+		xfrm_test_policy_put(test, assert_kept(test, &kept, index));
 		wanted = i ? index + 8 * 1000 : index;
 		got = wanted;
 		KUNIT_EXPECT_EQ(test, insert(test, &other, true, &got), 0);
@@ -368,7 +408,7 @@ static void successor_in_place(struct kunit *test)
 
 		xfrm_test_nic_depart(nic, NETDEV_DOWN);
 
-		xfrm_pol_put(assert_kept(test, &kept, index));
+		xfrm_test_policy_put(test, assert_kept(test, &kept, index));
 		other.kind = KIND_BYPASS;
 		index = 0;
 		KUNIT_EXPECT_EQ(test, insert(test, &other, true, &index), 0);
@@ -400,7 +440,7 @@ static void kept_is_deleted(struct kunit *test)
 					  xfrm_test_policy_thaw(test, pol));
 			KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, i + 1));
 		}
-		xfrm_pol_put(pol);
+		xfrm_test_policy_put(test, pol);
 
 		if (i < 2)
 			KUNIT_EXPECT_TRUE(test,
@@ -411,7 +451,7 @@ static void kept_is_deleted(struct kunit *test)
 					xfrm_policy_flush(ctx->net,
 							  XFRM_POLICY_TYPE_MAIN,
 							  i < 4));
-		KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&p, index));
+		KUNIT_EXPECT_FALSE(test, xfrm_test_policy_found(&p, index));
 		KUNIT_EXPECT_EQ(test, ctx->km.policy_told[i], 1);
 		XFRM_TEST_EXPECT_TOLD(test, 0, i + 1);
 		expect_unlinked(nic);
@@ -437,7 +477,7 @@ static void bypass_is_killed(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_delete(&p, index));
 	/* The timer may be about to run. */
 	KUNIT_EXPECT_FALSE(test, timer_pending(&pol->timer));
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
 	expect_unlinked(nic);
 }
@@ -465,7 +505,7 @@ static void lifetimes(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_thaw(test, pol));
 	KUNIT_EXPECT_TRUE(test, xfrm_test_wait_soft(test));
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol));
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 
 	KUNIT_EXPECT_GE(test, atomic_read(&ctx->km.policy_soft), 2);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
@@ -476,7 +516,7 @@ static void lifetimes(struct kunit *test)
 static struct xfrm_policy *aged(struct kunit *test,
 				const struct xfrm_test_pol *p, u32 index)
 {
-	struct xfrm_policy *pol = xfrm_test_policy_get(p, index);
+	struct xfrm_policy *pol = xfrm_test_policy_get(test, p, index);
 
 	KUNIT_ASSERT_NOT_NULL(test, pol);
 	pol->lft.hard_use_expires_seconds = 1;
@@ -493,9 +533,9 @@ static void hard_lifetime(struct kunit *test)
 	index = xfrm_test_policy(NULL, &simple_out);
 	pol = aged(test, &simple_out, index);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol));
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, 1));
-	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&simple_out, index));
+	KUNIT_EXPECT_FALSE(test, xfrm_test_policy_found(&simple_out, index));
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
 }
 
@@ -510,9 +550,9 @@ static void hard_lifetime_offloaded(struct kunit *test)
 	index = xfrm_test_policy(nic, &simple_out);
 	pol = aged(test, &simple_out, index);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_kick(pol));
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, 1));
-	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&simple_out, index));
+	KUNIT_EXPECT_FALSE(test, xfrm_test_policy_found(&simple_out, index));
 	/* When all are told somebody still has a reference. */
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 	expect_unlinked(nic);
@@ -574,10 +614,10 @@ static void departs_during_expiry(struct kunit *test)
 
 	nic->hook = NULL;
 	for (i = 0; i < 2; i++)
-		xfrm_pol_put(pol[i]);
+		xfrm_test_policy_put(test, pol[i]);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 0, 2));
-	KUNIT_EXPECT_NULL(test, xfrm_test_policy_get(&p[0], index[0]));
-	xfrm_pol_put(assert_kept(test, &p[1], index[1]));
+	KUNIT_EXPECT_FALSE(test, xfrm_test_policy_found(&p[0], index[0]));
+	xfrm_test_policy_put(test, assert_kept(test, &p[1], index[1]));
 	expect_blocked(test, &p[1]);
 	for (i = 0; i < 2; i++)
 		KUNIT_EXPECT_EQ(test, ctx->km.policy_told[i], 1);
@@ -593,12 +633,12 @@ static void killed_is_referenced(struct kunit *test)
 	const struct policy_param *p = test->param_value;
 	struct xfrm_test_nic *nic;
 	struct xfrm_policy *pol;
-	int refs;
 	u32 index;
+	int refs;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	index = xfrm_test_policy(nic, &simple_out);
-	pol = xfrm_test_policy_get(&simple_out, index);
+	pol = xfrm_test_policy_get(test, &simple_out, index);
 	KUNIT_ASSERT_NOT_NULL(test, pol);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_policy_delete(&simple_out, index));
 	XFRM_TEST_EXPECT_CALLS(nic, OP_POLICY_DELETE, 1);
@@ -611,7 +651,7 @@ static void killed_is_referenced(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, refs, 0);
 	KUNIT_EXPECT_NULL(test, pol->xdo.dev);
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 	expect_unlinked(nic);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 }
@@ -619,7 +659,7 @@ static void killed_is_referenced(struct kunit *test)
 /* Somebody else is in the driver, or wants to be. */
 struct racer {
 	struct xfrm_policy *pol;
-	struct xfrm_test_nic *nic;
+	struct kunit *test;
 	enum xfrm_test_op op;
 	struct completion entered;
 	struct completion leave;
@@ -631,8 +671,8 @@ struct racer {
 static void race_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
 		      void *obj)
 {
-	struct racer *r = nic->hook_arg;
 	unsigned long timeout = jiffies + XFRM_TEST_TIMEOUT;
+	struct racer *r = nic->hook_arg;
 
 	if (op != r->op || completion_done(&r->entered))
 		return;
@@ -642,7 +682,9 @@ static void race_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
 	while (op == OP_POLICY_DELETE && READ_ONCE(r->pol->xdo.dev) &&
 	       !completion_done(&r->left) && time_before(jiffies, timeout))
 		fsleep(1000);
-	/* Give it the time to do what it must not do now. */
+	/* Give it the time to do what it must not do now. If that was too short
+	 * a fault would be missed, never one be made.
+	 */
 	msleep(50);
 	r->waited = !completion_done(&r->left);
 }
@@ -655,7 +697,7 @@ static int race_thread(void *data)
 		xfrm_test_policy_delete(&simple_out, r->index);
 	else
 		/* The last reference. */
-		xfrm_pol_put(r->pol);
+		xfrm_test_policy_put(r->test, r->pol);
 	return 0;
 }
 
@@ -680,7 +722,7 @@ static void race(struct kunit *test, enum xfrm_test_op op)
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	nic->hook = race_hook;
 	nic->hook_arg = r;
-	r->nic = nic;
+	r->test = test;
 	r->op = op;
 	r->index = xfrm_test_policy(nic, &simple_out);
 
@@ -689,7 +731,7 @@ static void race(struct kunit *test, enum xfrm_test_op op)
 	get_task_struct(task);
 	KUNIT_ASSERT_EQ(test, 0,
 			kunit_add_action_or_reset(test, race_stop, task));
-	r->pol = xfrm_test_policy_get(&simple_out, r->index);
+	r->pol = xfrm_test_policy_get(test, &simple_out, r->index);
 	KUNIT_ASSERT_NOT_NULL(test, r->pol);
 	if (op == OP_POLICY_FREE)
 		xfrm_test_policy_delete(&simple_out, r->index);
@@ -709,7 +751,7 @@ static void race(struct kunit *test, enum xfrm_test_op op)
 	kunit_release_action(test, race_stop, task);
 	KUNIT_EXPECT_TRUE(test, r->waited);
 	if (op == OP_POLICY_DELETE)
-		xfrm_pol_put(r->pol);
+		xfrm_test_policy_put(test, r->pol);
 	expect_unlinked(nic);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 }
@@ -862,9 +904,9 @@ static void migrate_software(struct kunit *test)
 {
 	struct xfrm_test_sa sa = migrating_sa();
 	struct xfrm_test *ctx = test->priv;
-	struct xfrm_test_nic *nic;
 	xfrm_address_t saddr, daddr;
 	struct xfrm_state *x, *xc;
+	struct xfrm_test_nic *nic;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	x = xfrm_test_state(nic, &sa);
@@ -898,7 +940,7 @@ static void migrate_kept(struct kunit *test)
 
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);
 
-	xfrm_pol_put(assert_kept(test, &simple_out, index));
+	xfrm_test_policy_put(test, assert_kept(test, &simple_out, index));
 	KUNIT_EXPECT_EQ(test, migrate(test, &simple_out, 1), -ENOENT);
 	KUNIT_EXPECT_TRUE(test, xfrm_test_state_found(x));
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 1);
@@ -911,6 +953,7 @@ static void policy_add_fails(struct kunit *test)
 {
 	struct xfrm_test_nic *nic, *crypto;
 	struct xfrm_policy *pol;
+	u32 index;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	crypto = xfrm_test_nic(test, OPS_CRYPTO, HW_ESP);
@@ -922,16 +965,18 @@ static void policy_add_fails(struct kunit *test)
 	KUNIT_EXPECT_NE(test, 0,
 			xfrm_test_policy_offload(crypto, pol, XFRM_POLICY_OUT));
 	KUNIT_EXPECT_NULL(test, pol->xdo.dev);
-	KUNIT_EXPECT_EQ(test, xfrm_policy_insert(XFRM_POLICY_OUT, pol, 1), 0);
+	index = xfrm_test_policy_insert(test, NULL, pol, XFRM_POLICY_OUT);
 
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);
 	xfrm_test_nic_depart(crypto, NETDEV_DOWN);
+	pol = xfrm_test_policy_get(test, &simple_out, index);
+	KUNIT_ASSERT_NOT_NULL(test, pol);
 	KUNIT_EXPECT_EQ(test, pol->action, XFRM_POLICY_ALLOW);
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 	XFRM_TEST_EXPECT_REFS(crypto, 0);
 	XFRM_TEST_EXPECT_CALLS(nic, OP_POLICY_DELETE, 0);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
-	xfrm_pol_put(pol);
+	xfrm_test_policy_put(test, pol);
 }
 
 /* A driver without delete and free for policies. */
@@ -975,6 +1020,7 @@ static struct kunit_case xfrm_test_policy_cases[] = {
 	KUNIT_CASE_PARAM(policy_expires, event_gen_params),
 	KUNIT_CASE_PARAM(kept_is_replaced_when_told, kept_gen_params),
 	KUNIT_CASE_PARAM(kept_is_replaced_before_told, kept_gen_params),
+	KUNIT_CASE_PARAM(kept_is_updated, kept_gen_params),
 	KUNIT_CASE(successor_index),
 	KUNIT_CASE(successor_in_place),
 	KUNIT_CASE(kept_is_deleted),
@@ -1002,6 +1048,7 @@ static struct kunit_case xfrm_test_policy_cases[] = {
 
 struct kunit_suite xfrm_test_policy_suite = {
 	.name = "xfrm_device_policy",
+	.suite_init = xfrm_test_suite_init,
 	.init = xfrm_test_init,
 	.test_cases = xfrm_test_policy_cases,
 };

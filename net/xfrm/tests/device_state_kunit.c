@@ -76,15 +76,6 @@ static struct xfrm_test_sa simple_sa(u8 type, u32 idx)
 	};
 }
 
-/* Alive, but of no use any more. */
-static void expect_marked(struct kunit *test, struct xfrm_state *x)
-{
-	KUNIT_EXPECT_NE(test, x->km.state, XFRM_STATE_VOID);
-	KUNIT_EXPECT_NE(test, x->km.state, XFRM_STATE_ACQ);
-	KUNIT_EXPECT_NE(test, x->km.state, XFRM_STATE_VALID);
-	KUNIT_EXPECT_NE(test, x->km.state, XFRM_STATE_DEAD);
-}
-
 static void expect_unlinked(struct xfrm_test_nic *nic, struct xfrm_state *x)
 {
 	KUNIT_EXPECT_NULL(nic->test, x->xso.dev);
@@ -116,8 +107,10 @@ static void state_departs(struct kunit *test)
 	xfrm_test_nic_depart(nic, p->event);
 
 	KUNIT_ASSERT_TRUE(test, xfrm_test_state_found(x));
-	expect_marked(test, x);
+	KUNIT_EXPECT_EQ(test, x->km.state, XFRM_STATE_DEVGONE);
 	expect_unlinked(nic, x);
+	KUNIT_EXPECT_STREQ(test, xfrm_test_nic_history(nic, x),
+			   "add stats* delete* free");
 	/* The place in the hash chains depends on it. */
 	KUNIT_EXPECT_TRUE(test, x->xso.type == p->sa.type);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
@@ -263,7 +256,7 @@ static void state_void(struct kunit *test)
 	xfrm_test_nic_depart(nic, p->event);
 
 	KUNIT_ASSERT_TRUE(test, xfrm_test_state_found(x));
-	expect_marked(test, x);
+	KUNIT_EXPECT_EQ(test, x->km.state, XFRM_STATE_DEVGONE);
 	expect_unlinked(nic, x);
 	KUNIT_ASSERT_TRUE(test, xfrm_test_state_thaw(x));
 	KUNIT_ASSERT_TRUE(test, xfrm_test_wait(test, 1, 0));
@@ -315,7 +308,9 @@ static void state_dead(struct kunit *test)
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 }
 
-/* Deleted, and in the hands of the garbage collector: both may free it. */
+/* Deleted, and in the hands of the garbage collector, which may be slower than
+ * the departure.
+ */
 static void state_collected(struct kunit *test)
 {
 	struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, 0);
@@ -338,67 +333,88 @@ static void state_collected(struct kunit *test)
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 }
 
+struct collecting {
+	struct work_struct work;
+	struct task_struct *task;
+	struct completion entered;
+	struct completion leave;
+};
+
 static void collecting_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
 			    void *obj)
 {
-	struct completion *c = nic->hook_arg;
+	struct collecting *c = nic->hook_arg;
 
 	/* Only the first one. */
-	if (op == OP_STATE_FREE && !completion_done(&c[0])) {
-		complete_all(&c[0]);
-		wait_for_completion_timeout(&c[1], XFRM_TEST_TIMEOUT);
+	if (op == OP_STATE_FREE && !completion_done(&c->entered)) {
+		complete_all(&c->entered);
+		wait_for_completion_timeout(&c->leave, XFRM_TEST_TIMEOUT);
 	}
 }
 
-struct collecting {
-	struct delayed_work work;
-	struct completion c[2];
-};
-
+/* The garbage collector goes on as soon as the departure waits for it. */
 static void collecting_work(struct work_struct *work)
 {
-	struct collecting *w;
+	struct collecting *c = container_of(work, struct collecting, work);
+	unsigned long timeout = jiffies + XFRM_TEST_TIMEOUT / 2;
 
-	w = container_of(to_delayed_work(work), struct collecting, work);
-	complete_all(&w->c[1]);
+	while (READ_ONCE(c->task->__state) != TASK_UNINTERRUPTIBLE &&
+	       time_before(jiffies, timeout))
+		fsleep(1000);
+	complete_all(&c->leave);
 }
 
-/* The same, with the garbage collector in the driver. */
+static void collecting_end(void *data)
+{
+	struct collecting *c = data;
+
+	complete_all(&c->leave);
+	flush_work(&c->work);
+}
+
+/* The garbage collector is in the driver with one of them, others wait for it:
+ * the departure frees those, or it does.
+ */
 static void state_being_collected(struct kunit *test)
 {
 	struct xfrm_test_nic *nic;
-	struct collecting *w;
+	struct xfrm_state *x[3];
+	struct collecting *c;
 	int i;
 
-	w = kunit_kzalloc(test, sizeof(*w), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, w);
-	init_completion(&w->c[0]);
-	init_completion(&w->c[1]);
-	INIT_DELAYED_WORK(&w->work, collecting_work);
+	c = kunit_kzalloc(test, sizeof(*c), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, c);
+	c->task = current;
+	init_completion(&c->entered);
+	init_completion(&c->leave);
+	INIT_WORK(&c->work, collecting_work);
+
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	nic->hook = collecting_hook;
-	nic->hook_arg = w->c;
-	for (i = 0; i < 3; i++) {
+	nic->hook_arg = c;
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, collecting_end, c));
+	for (i = 0; i < ARRAY_SIZE(x); i++) {
 		struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, i);
-		struct xfrm_state *x = xfrm_test_state_offloaded(nic, &sa);
 
-		xfrm_test_state_insert(test, x);
-		KUNIT_EXPECT_EQ(test, xfrm_state_delete(x), 0);
+		x[i] = xfrm_test_state_offloaded(nic, &sa);
+		xfrm_test_state_insert(test, x[i]);
 	}
-	KUNIT_EXPECT_NE(test, 0,
-			wait_for_completion_timeout(&w->c[0],
+	KUNIT_EXPECT_EQ(test, xfrm_state_delete(x[0]), 0);
+	KUNIT_ASSERT_NE(test, 0,
+			wait_for_completion_timeout(&c->entered,
 						    XFRM_TEST_TIMEOUT));
+	for (i = 1; i < ARRAY_SIZE(x); i++)
+		KUNIT_EXPECT_EQ(test, xfrm_state_delete(x[i]), 0);
 
-	/* The departure has to wait for it, so it must not wait for us. */
-	schedule_delayed_work(&w->work, HZ / 20);
-	xfrm_test_nic_depart(nic, NETDEV_DOWN);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 3);
+	schedule_work(&c->work);
+	xfrm_test_nic_notify(nic, NETDEV_DOWN);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, ARRAY_SIZE(x));
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 
-	flush_delayed_work(&w->work);
 	xfrm_flush_gc();
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, 3);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 3);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, ARRAY_SIZE(x));
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, ARRAY_SIZE(x));
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 }
 
@@ -519,6 +535,7 @@ static void state_add_fails(struct kunit *test)
 			xfrm_test_state_offload(nic, x,
 						XFRM_DEV_OFFLOAD_CRYPTO));
 	xfrm_test_state_insert(test, x);
+	xfrm_test_state_hold(test, x);
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);
@@ -595,54 +612,60 @@ static void unregister_again(struct kunit *test)
 /* Objects that have nothing to do with the device. */
 static void bystanders(struct kunit *test)
 {
-	const struct state_param *p = test->param_value;
-	struct xfrm_test *ctx = test->priv;
-	struct xfrm_test_nic *nic, *other;
-	struct xfrm_state *x[2];
-	struct xfrm_policy *pol;
-	u32 index[2];
-	int i;
-
-	struct xfrm_test_sa sa[] = {
-		simple_sa(XFRM_DEV_OFFLOAD_UNSPECIFIED, 0),
-		simple_sa(p->sa.type, 1),
-	};
-	struct xfrm_test_pol pols[] = {
+	static const struct xfrm_test_pol pols[] = {
 		{ .family = AF_INET, .kind = KIND_PROTECT, .idx = 0,
 		  .dir = XFRM_POLICY_IN },
 		{ .family = AF_INET, .kind = KIND_PROTECT, .idx = 1,
 		  .dir = XFRM_POLICY_IN },
+		{ .family = AF_INET, .kind = KIND_BYPASS, .idx = 2,
+		  .dir = XFRM_POLICY_OUT },
+		{ .family = AF_INET, .kind = KIND_BLOCK, .idx = 3,
+		  .dir = XFRM_POLICY_OUT },
 	};
+	const struct state_param *p = test->param_value;
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic, *other;
+	u32 index[ARRAY_SIZE(pols)];
+	struct xfrm_policy *pol;
+	struct xfrm_state *x[2];
+	unsigned int seq;
+	int i;
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	other = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	for (i = 0; i < ARRAY_SIZE(x); i++) {
-		x[i] = xfrm_test_state(nic, &sa[i]);
-		index[i] = xfrm_test_policy(i ? nic : NULL, &pols[i]);
+		u8 type = i ? p->sa.type : XFRM_DEV_OFFLOAD_UNSPECIFIED;
+		struct xfrm_test_sa sa = simple_sa(type, i);
+
+		x[i] = xfrm_test_state(nic, &sa);
 	}
+	for (i = 0; i < ARRAY_SIZE(pols); i++)
+		index[i] = xfrm_test_policy(i % 2 ? nic : NULL, &pols[i]);
+	seq = nic->seq;
 
 	xfrm_test_nic_depart(other, p->event);
 
 	xfrm_flush_gc();
+	KUNIT_EXPECT_EQ(test, other->seq, 0);
+	KUNIT_EXPECT_EQ(test, nic->seq, seq);
 	for (i = 0; i < ARRAY_SIZE(x); i++) {
 		KUNIT_EXPECT_TRUE(test, xfrm_test_state_found(x[i]));
 		KUNIT_EXPECT_EQ(test, x[i]->km.state, XFRM_STATE_VALID);
 		KUNIT_EXPECT_PTR_EQ(test, x[i]->xso.dev, i ? nic->dev : NULL);
-
-		pol = xfrm_test_policy_get(&pols[i], index[i]);
+	}
+	for (i = 0; i < ARRAY_SIZE(pols); i++) {
+		pol = xfrm_test_policy_get(test, &pols[i], index[i]);
 		KUNIT_EXPECT_NOT_NULL(test, pol);
 		if (!pol)
 			continue;
-		KUNIT_EXPECT_EQ(test, pol->action, XFRM_POLICY_ALLOW);
-		KUNIT_EXPECT_PTR_EQ(test, pol->xdo.dev, i ? nic->dev : NULL);
-		xfrm_pol_put(pol);
+		KUNIT_EXPECT_EQ(test, pol->action,
+				pols[i].kind == KIND_BLOCK ?
+				XFRM_POLICY_BLOCK : XFRM_POLICY_ALLOW);
+		KUNIT_EXPECT_PTR_EQ(test, pol->xdo.dev,
+				    i % 2 ? nic->dev : NULL);
+		xfrm_test_policy_put(test, pol);
 	}
-	KUNIT_EXPECT_EQ(test, other->seq, 0);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, 0);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 0);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_POLICY_DELETE, 0);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_POLICY_FREE, 0);
-	XFRM_TEST_EXPECT_REFS(nic, 2);
+	XFRM_TEST_EXPECT_REFS(nic, 3);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 2);
 }
@@ -743,6 +766,51 @@ static void find_departed(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, xfrm_test_wait(test, 1, 0));
 	KUNIT_EXPECT_LT(test, xfrm_test_verdict(test, &pol), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 1);
+}
+
+/* An offloaded policy takes a state of its own device and of no other, in each
+ * of the ways to find one.
+ */
+static void find_other_device(struct kunit *test)
+{
+	struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, 0);
+	struct xfrm_test_pol p = {
+		.family = AF_INET,
+		.kind = KIND_PROTECT,
+		.dir = XFRM_POLICY_OUT,
+	};
+	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test_nic *nic[2];
+	struct xfrm_policy *pol;
+	struct xfrm_state *x;
+	int verdict;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(nic); i++)
+		nic[i] = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+
+	for (i = 0; i < 6; i++) {
+		sa.idx = i;
+		p.idx = i;
+		x = xfrm_test_state_offloaded(nic[i % 2], &sa);
+		/* Of any source. */
+		if (i / 2 == 1)
+			memset(&x->props.saddr, 0, sizeof(x->props.saddr));
+		xfrm_test_state_insert(test, x);
+
+		pol = xfrm_test_policy_alloc(test, &p);
+		/* A certain one. */
+		if (i / 2 == 2)
+			pol->xfrm_vec[0].id.spi = xfrm_test_spi(i);
+		xfrm_test_policy_insert(test, nic[0], pol, p.dir);
+
+		verdict = xfrm_test_verdict(test, &p);
+		if (i % 2)
+			KUNIT_EXPECT_LT_MSG(test, verdict, 0, "way %d", i / 2);
+		else
+			KUNIT_EXPECT_EQ_MSG(test, verdict, 1, "way %d", i / 2);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 3);
 }
 
 /* A state is deleted, and then the driver finds that it has reached a limit. */
@@ -904,8 +972,8 @@ static void migrate_taken(struct kunit *test)
 {
 	struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, 1);
 	struct xfrm_user_offload xuo = { .flags = XFRM_OFFLOAD_PACKET };
-	struct xfrm_state *x, *taken, *xc;
 	struct xfrm_test *ctx = test->priv;
+	struct xfrm_state *x, *taken, *xc;
 	struct xfrm_test_nic *nic;
 	struct xfrm_migrate m;
 	int err;
@@ -949,8 +1017,8 @@ static void expiries_are_spread(struct kunit *test)
 {
 	const unsigned int n = 600, burst = 100;
 	const ktime_t window = ms_to_ktime(5);
-	struct xfrm_state **x;
 	struct xfrm_test_nic *nic;
+	struct xfrm_state **x;
 	int i;
 
 	xfrm_test_told_size(test, n);
@@ -1063,6 +1131,7 @@ static struct kunit_case xfrm_test_state_cases[] = {
 	KUNIT_CASE(feature_off),
 	KUNIT_CASE(flush_before_expiry),
 	KUNIT_CASE(find_departed),
+	KUNIT_CASE(find_other_device),
 	KUNIT_CASE(check_expire_dead),
 	KUNIT_CASE(nat_keepalive),
 #ifdef CONFIG_XFRM_MIGRATE
@@ -1077,6 +1146,7 @@ static struct kunit_case xfrm_test_state_cases[] = {
 
 struct kunit_suite xfrm_test_state_suite = {
 	.name = "xfrm_device_state",
+	.suite_init = xfrm_test_suite_init,
 	.init = xfrm_test_init,
 	.test_cases = xfrm_test_state_cases,
 };

@@ -386,17 +386,90 @@ static void state_refused(struct kunit *test)
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 }
 
+#ifdef CONFIG_XFRM_MIGRATE
+/* Move the state that user_add_state() adds to the addresses of @idx. */
+static int user_migrate_state(struct nl_user *u, u32 idx)
+{
+	struct xfrm_user_migrate_state *um;
+	xfrm_address_t saddr;
+
+	um = user_ask(u, XFRM_MSG_MIGRATE_STATE, NLM_F_ACK, sizeof(*um));
+	xfrm_test_addrs(AF_INET, 0, &saddr, &um->id.daddr);
+	um->id.spi = xfrm_test_spi(0);
+	um->id.family = AF_INET;
+	um->id.proto = IPPROTO_ESP;
+	xfrm_test_addrs(AF_INET, idx, &um->new_saddr, &um->new_daddr);
+	um->new_family = AF_INET;
+	um->new_sel.family = AF_INET;
+	um->flags = XFRM_MIGRATE_STATE_CLEAR_OFFLOAD;
+	return user_request(u);
+}
+
+/* A state can leave its device, but not when the device has left it. */
+static void state_migrated(struct kunit *test)
+{
+	struct nl_user *u = user_init(test);
+	struct xfrm_test *ctx = test->priv;
+	xfrm_address_t saddr, daddr[2];
+	struct xfrm_test_nic *nic;
+	struct xfrm_state *x;
+	int i;
+
+	for (i = 0; i < 2; i++)
+		xfrm_test_addrs(AF_INET, i, &saddr, &daddr[i]);
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	KUNIT_ASSERT_EQ(test, user_add_state(u, nic->dev), 0);
+	x = xfrm_state_lookup(ctx->net, 0, &daddr[0], xfrm_test_spi(0),
+			      IPPROTO_ESP, AF_INET);
+	KUNIT_ASSERT_NOT_NULL(test, x);
+	xfrm_test_state_hold(test, x);
+	xfrm_state_put(x);
+	xfrm_test_state_freeze(x);
+	xfrm_test_nic_depart(nic, NETDEV_DOWN);
+	KUNIT_ASSERT_TRUE(test, xfrm_test_state_found(x));
+	KUNIT_EXPECT_EQ(test, user_migrate_state(u, 1), -ESRCH);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 1);
+	KUNIT_EXPECT_TRUE(test, xfrm_test_state_thaw(x));
+	KUNIT_EXPECT_TRUE(test, xfrm_test_wait(test, 1, 0));
+
+	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	KUNIT_ASSERT_EQ(test, user_add_state(u, nic->dev), 0);
+	KUNIT_EXPECT_EQ(test, user_migrate_state(u, 1), 0);
+	xfrm_flush_gc();
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_ADD, 1);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, 1);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 1);
+	XFRM_TEST_EXPECT_REFS(nic, 0);
+	x = xfrm_state_lookup(ctx->net, 0, &daddr[1], xfrm_test_spi(0),
+			      IPPROTO_ESP, AF_INET);
+	KUNIT_ASSERT_NOT_NULL(test, x);
+	KUNIT_EXPECT_EQ(test, x->km.state, XFRM_STATE_VALID);
+	KUNIT_EXPECT_NULL(test, x->xso.dev);
+	xfrm_state_put(x);
+
+	/* The departure is none of its business. */
+	xfrm_test_nic_depart(nic, NETDEV_DOWN);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 1);
+	XFRM_TEST_EXPECT_TOLD(test, 1, 0);
+}
+#endif
+
 static struct kunit_case xfrm_test_user_cases[] = {
 	KUNIT_CASE(policy_shown),
 	KUNIT_CASE(policy_expired_by_user),
 	KUNIT_CASE(acquire_shown),
 	KUNIT_CASE(state_shown),
 	KUNIT_CASE(state_refused),
+#ifdef CONFIG_XFRM_MIGRATE
+	KUNIT_CASE(state_migrated),
+#endif
 	{}
 };
 
 struct kunit_suite xfrm_test_user_suite = {
 	.name = "xfrm_device_user",
+	.suite_init = xfrm_test_suite_init,
 	.init = xfrm_test_init,
 	.test_cases = xfrm_test_user_cases,
 };

@@ -147,12 +147,27 @@ static void flush_all(void *data)
 static void expect_empty(void *data)
 {
 	struct kunit *test = data;
-	struct xfrm_test *ctx = test->priv;
+	struct xfrm_test *ctx;
 	int dir;
+
+	ctx = test->priv;
 
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 0);
 	for (dir = 0; dir < XFRM_POLICY_MAX * 2; dir++)
 		KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[dir], 0);
+}
+
+/* The .suite_init of all suites: what is there is not ours. */
+int xfrm_test_suite_init(struct kunit_suite *suite)
+{
+	int dir;
+
+	if (init_net.xfrm.state_num)
+		return -EBUSY;
+	for (dir = 0; dir < XFRM_POLICY_MAX * 2; dir++)
+		if (init_net.xfrm.policy_count[dir])
+			return -EBUSY;
+	return 0;
 }
 
 static atomic_t cleartext;
@@ -195,6 +210,7 @@ struct nic_obj {
 		OBJ_DELETED,
 		OBJ_FREED,
 	} state;
+	int end;		/* the state that it is to have in the end */
 	unsigned long gp;	/* RCU grace period at the time of delete */
 };
 
@@ -209,8 +225,15 @@ static void nic_fault(struct xfrm_test_nic *nic, const char *what)
 		nic->fault = what;
 }
 
-static void nic_record(struct xfrm_test_nic *nic, enum xfrm_test_op op)
+static void nic_record(struct xfrm_test_nic *nic, enum xfrm_test_op op,
+		       const void *obj, bool sleeps)
 {
+	if (nic->seq < ARRAY_SIZE(nic->log))
+		nic->log[nic->seq] = (struct xfrm_test_call) {
+			.op = op,
+			.atomic = !sleeps,
+			.obj = obj,
+		};
 	nic->seq++;
 	nic->calls[op]++;
 	if (!nic->first[op])
@@ -226,7 +249,9 @@ static bool may_sleep(void)
 static int nic_add(struct net_device *dev, unsigned long *handle,
 		   enum xfrm_test_op op, void *x)
 {
+	const struct xfrmdev_ops *ops = dev->xfrmdev_ops;
 	struct xfrm_test_nic *nic = nic_of(dev);
+	bool sleeps = may_sleep();
 	struct nic_obj *obj;
 
 	if (nic->hook)
@@ -238,10 +263,17 @@ static int nic_add(struct net_device *dev, unsigned long *handle,
 	if (!obj)
 		return -ENOMEM;
 
+	if (op == OP_STATE_ADD ? ops->xdo_dev_state_free :
+				 ops->xdo_dev_policy_free)
+		obj->end = OBJ_FREED;
+	else if (op == OP_STATE_ADD || ops->xdo_dev_policy_delete)
+		obj->end = OBJ_DELETED;
+	else
+		obj->end = OBJ_ADDED;
 	*handle = (unsigned long)obj;
 	spin_lock_bh(&nic->lock);
 	list_add_tail(&obj->list, &nic->objs);
-	nic_record(nic, op);
+	nic_record(nic, op, x, sleeps);
 	if (nic->departed)
 		nic_fault(nic, "add after the departure");
 	spin_unlock_bh(&nic->lock);
@@ -258,12 +290,16 @@ static void nic_state_delete(struct net_device *dev, struct xfrm_state *x)
 {
 	struct nic_obj *obj = (struct nic_obj *)x->xso.offload_handle;
 	struct xfrm_test_nic *nic = nic_of(dev);
+	bool sleeps = may_sleep();
 
+	/* Nobody else knows a state that is not inserted. */
+	if (!list_empty(&x->km.all))
+		lockdep_assert_held(&x->lock);
 	if (nic->hook)
 		nic->hook(nic, OP_STATE_DELETE, x);
 
 	spin_lock_bh(&nic->lock);
-	nic_record(nic, OP_STATE_DELETE);
+	nic_record(nic, OP_STATE_DELETE, x, sleeps);
 	if (dev != nic->dev)
 		nic_fault(nic, "state delete for another device");
 	if (obj->state != OBJ_ADDED)
@@ -278,16 +314,18 @@ static void nic_state_delete(struct net_device *dev, struct xfrm_state *x)
 static void nic_state_free(struct net_device *dev, struct xfrm_state *x)
 {
 	struct nic_obj *obj = (struct nic_obj *)x->xso.offload_handle;
-	/* Nobody ever saw a larval state that is not inserted. */
-	bool seen = x->km.state != XFRM_STATE_VOID;
 	struct xfrm_test_nic *nic = nic_of(dev);
 	bool sleeps = may_sleep();
+	/* Nobody ever saw a larval state that is not inserted. */
+	bool seen = x->km.state != XFRM_STATE_VOID || !list_empty(&x->km.all);
 
+	if (seen)
+		might_sleep();
 	if (nic->hook)
 		nic->hook(nic, OP_STATE_FREE, x);
 
 	spin_lock_bh(&nic->lock);
-	nic_record(nic, OP_STATE_FREE);
+	nic_record(nic, OP_STATE_FREE, x, sleeps);
 	if (dev != nic->dev)
 		nic_fault(nic, "state free for another device");
 	if (obj->state != OBJ_DELETED)
@@ -304,9 +342,10 @@ static void nic_state_stats(struct net_device *dev, struct xfrm_state *x)
 {
 	struct nic_obj *obj = (struct nic_obj *)x->xso.offload_handle;
 	struct xfrm_test_nic *nic = nic_of(dev);
+	bool sleeps = may_sleep();
 
 	spin_lock_bh(&nic->lock);
-	nic_record(nic, OP_STATE_STATS);
+	nic_record(nic, OP_STATE_STATS, x, sleeps);
 	if (dev != nic->dev)
 		nic_fault(nic, "statistics for another device");
 	if (obj->state == OBJ_FREED)
@@ -324,13 +363,14 @@ static bool nic_state_offload_ok(struct sk_buff *skb, struct xfrm_state *x)
 	struct nic_obj *obj = (struct nic_obj *)x->xso.offload_handle;
 	struct net_device *dev = READ_ONCE(x->xso.dev);
 	struct xfrm_test_nic *nic;
+	bool sleeps = may_sleep();
 
 	if (!dev)
 		return false;
 
 	nic = nic_of(dev);
 	spin_lock_bh(&nic->lock);
-	nic_record(nic, OP_STATE_OFFLOAD_OK);
+	nic_record(nic, OP_STATE_OFFLOAD_OK, x, sleeps);
 	if (obj->state == OBJ_FREED)
 		nic_fault(nic, "offload_ok of what is freed");
 	if (IS_ENABLED(CONFIG_PROVE_RCU) && !rcu_read_lock_held() &&
@@ -350,18 +390,20 @@ static void nic_policy_delete(struct net_device *dev, struct xfrm_policy *pol)
 {
 	struct nic_obj *obj = (struct nic_obj *)pol->xdo.offload_handle;
 	struct xfrm_test_nic *nic = nic_of(dev);
+	bool sleeps = may_sleep();
 
+	might_sleep();
 	spin_lock_bh(&nic->lock);
-	nic_record(nic, OP_POLICY_DELETE);
+	nic_record(nic, OP_POLICY_DELETE, pol, sleeps);
 	if (dev != nic->dev)
 		nic_fault(nic, "policy delete for another device");
 	if (obj->state != OBJ_ADDED)
 		nic_fault(nic, "policy delete for what is not there");
+	if (!sleeps)
+		nic_fault(nic, "policy delete in atomic context");
 	obj->state = OBJ_DELETING;
 	spin_unlock_bh(&nic->lock);
 
-	if (!may_sleep())
-		nic_fault(nic, "policy delete in atomic context");
 	if (nic->hook)
 		nic->hook(nic, OP_POLICY_DELETE, pol);
 
@@ -374,9 +416,10 @@ static void nic_policy_free(struct net_device *dev, struct xfrm_policy *pol)
 {
 	struct nic_obj *obj = (struct nic_obj *)pol->xdo.offload_handle;
 	struct xfrm_test_nic *nic = nic_of(dev);
+	bool sleeps = may_sleep();
 
 	spin_lock_bh(&nic->lock);
-	nic_record(nic, OP_POLICY_FREE);
+	nic_record(nic, OP_POLICY_FREE, pol, sleeps);
 	if (dev != nic->dev)
 		nic_fault(nic, "policy free for another device");
 	if (obj->state != OBJ_DELETED)
@@ -418,7 +461,7 @@ static netdev_tx_t nic_xmit(struct sk_buff *skb, struct net_device *dev)
 	struct xfrm_test_nic *nic = nic_of(dev);
 
 	spin_lock_bh(&nic->lock);
-	nic_record(nic, OP_XMIT);
+	nic_record(nic, OP_XMIT, skb, false);
 	spin_unlock_bh(&nic->lock);
 	consume_skb(skb);
 	return NETDEV_TX_OK;
@@ -471,9 +514,10 @@ static int dev_refs(struct net_device *dev, int want)
 	}
 }
 
-/* Nobody comes back from unregister_netdevice() as long as there are
- * references: take those away that others keep, until the test is through with
- * that.
+/* Only after a leak, which is reported: nobody comes back from
+ * unregister_netdevice() as long as there are references, and all that follows
+ * would hang. Take those away that others keep until the test is through with
+ * that, and give them back.
  */
 static void nic_rescue(struct work_struct *work)
 {
@@ -517,9 +561,10 @@ static void nic_unregister(struct xfrm_test_nic *nic)
 static void nic_action(void *data)
 {
 	struct xfrm_test_nic *nic = data;
-	struct kunit *test = nic->test;
 	struct net_device *dev = nic->dev;
+	struct kunit *test = nic->test;
 	struct nic_obj *obj, *tmp;
+	int unbalanced = 0;
 
 	nic_unregister(nic);
 	KUNIT_EXPECT_EQ_MSG(test, nic->leaked, 0, "references to the device");
@@ -531,8 +576,11 @@ static void nic_action(void *data)
 		dev->xfrmdev_ops = NULL;
 		return;
 	}
-	list_for_each_entry_safe(obj, tmp, &nic->objs, list)
+	list_for_each_entry_safe(obj, tmp, &nic->objs, list) {
+		unbalanced += obj->state != obj->end;
 		kfree(obj);
+	}
+	KUNIT_EXPECT_EQ_MSG(test, unbalanced, 0, "objects the driver still has");
 	free_netdev(dev);
 }
 
@@ -630,6 +678,39 @@ unsigned int xfrm_test_nic_calls(struct xfrm_test_nic *nic,
 	return calls;
 }
 
+/* What the driver was called for @obj, in order; with a star if it must not
+ * sleep.
+ */
+const char *xfrm_test_nic_history(struct xfrm_test_nic *nic, const void *obj)
+{
+	static const char * const names[OP_MAX] = {
+		[OP_STATE_ADD] = "add",
+		[OP_STATE_DELETE] = "delete",
+		[OP_STATE_FREE] = "free",
+		[OP_STATE_STATS] = "stats",
+		[OP_STATE_OFFLOAD_OK] = "ok",
+		[OP_POLICY_ADD] = "add",
+		[OP_POLICY_DELETE] = "delete",
+		[OP_POLICY_FREE] = "free",
+	};
+	const struct xfrm_test_call *call;
+	const size_t size = 256;
+	size_t len = 0;
+	char *text;
+
+	text = kunit_kzalloc(nic->test, size, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(nic->test, text);
+	spin_lock_bh(&nic->lock);
+	for (call = nic->log;
+	     call < nic->log + min(nic->seq, ARRAY_SIZE(nic->log)); call++)
+		if (call->obj == obj)
+			len += scnprintf(text + len, size - len, "%s%s%s",
+					 len ? " " : "", names[call->op],
+					 call->atomic ? "*" : "");
+	spin_unlock_bh(&nic->lock);
+	return text;
+}
+
 /* --------------------------------- states --------------------------------- */
 
 /* Benchmarking and documentation addresses. */
@@ -639,8 +720,9 @@ void xfrm_test_addrs(u16 family, u32 idx, xfrm_address_t *saddr,
 	memset(saddr, 0, sizeof(*saddr));
 	memset(daddr, 0, sizeof(*daddr));
 	if (family == AF_INET) {
-		saddr->a4 = htonl(0xc6120001);			/* 198.18.0.1 */
-		daddr->a4 = htonl(0xc6130000 + (idx << 1));	/* 198.19/16 */
+		/* 198.18.0.1 and 198.19/16 */
+		saddr->a4 = htonl(0xc6120001);
+		daddr->a4 = htonl(0xc6130000 + (idx << 1));
 	} else {
 		saddr->a6[0] = htonl(0x20010db8);
 		saddr->a6[3] = htonl(1);
@@ -887,21 +969,19 @@ int xfrm_test_policy_offload(struct xfrm_test_nic *nic, struct xfrm_policy *pol,
 	return xfrm_dev_policy_add(xp_net(pol), pol, &xuo, dir, NULL);
 }
 
-/* An inserted policy, offloaded if there is a @nic; returns its index. Whoever
- * holds a policy may hold a device, so the test has no reference.
+/* Offload @pol if there is a @nic, insert it, and return its index. Whoever
+ * holds a policy may hold a device, so the test has no reference afterwards.
  */
-u32 xfrm_test_policy(struct xfrm_test_nic *nic, const struct xfrm_test_pol *p)
+u32 xfrm_test_policy_insert(struct kunit *test, struct xfrm_test_nic *nic,
+			    struct xfrm_policy *pol, u8 dir)
 {
-	struct kunit *test = nic ? nic->test : km_test;
-	struct xfrm_policy *pol;
 	u32 index = 0;
 	int err = 0;
 
-	pol = xfrm_test_policy_alloc(test, p);
 	if (nic)
-		err = xfrm_test_policy_offload(nic, pol, p->dir);
+		err = xfrm_test_policy_offload(nic, pol, dir);
 	if (!err) {
-		err = xfrm_policy_insert(p->dir, pol, 1);
+		err = xfrm_policy_insert(dir, pol, 1);
 		if (err)
 			xfrm_dev_policy_delete(pol);
 	}
@@ -917,28 +997,66 @@ u32 xfrm_test_policy(struct xfrm_test_nic *nic, const struct xfrm_test_pol *p)
 	return index;
 }
 
-/* With a reference, that the test has to put before the device departs. */
-struct xfrm_policy *xfrm_test_policy_get(const struct xfrm_test_pol *p,
-					 u32 index)
+/* A policy like @p; returns its index. */
+u32 xfrm_test_policy(struct xfrm_test_nic *nic, const struct xfrm_test_pol *p)
+{
+	struct kunit *test = nic ? nic->test : km_test;
+
+	return xfrm_test_policy_insert(test, nic,
+				       xfrm_test_policy_alloc(test, p),
+				       p->dir);
+}
+
+static struct xfrm_policy *policy_byid(const struct xfrm_test_pol *p, u32 index,
+				       int delete)
 {
 	struct xfrm_mark mark = {};
 	int err;
 
-	return xfrm_policy_byid(&init_net, &mark, 0, p->type, p->dir, index, 0,
-				&err);
+	return xfrm_policy_byid(&init_net, &mark, 0, p->type, p->dir, index,
+				delete, &err);
+}
+
+static void policy_put(void *pol)
+{
+	xfrm_pol_put(pol);
+}
+
+/* With a reference, until xfrm_test_policy_put() or the end of the test. */
+struct xfrm_policy *xfrm_test_policy_get(struct kunit *test,
+					 const struct xfrm_test_pol *p,
+					 u32 index)
+{
+	struct xfrm_policy *pol = policy_byid(p, index, 0);
+
+	if (pol)
+		KUNIT_ASSERT_EQ(test, 0,
+				kunit_add_action_or_reset(test, policy_put,
+							  pol));
+	return pol;
+}
+
+void xfrm_test_policy_put(struct kunit *test, struct xfrm_policy *pol)
+{
+	kunit_release_action(test, policy_put, pol);
+}
+
+bool xfrm_test_policy_found(const struct xfrm_test_pol *p, u32 index)
+{
+	struct xfrm_policy *pol = policy_byid(p, index, 0);
+
+	if (pol)
+		xfrm_pol_put(pol);
+	return pol;
 }
 
 bool xfrm_test_policy_delete(const struct xfrm_test_pol *p, u32 index)
 {
-	struct xfrm_mark mark = {};
-	struct xfrm_policy *pol;
-	int err;
+	struct xfrm_policy *pol = policy_byid(p, index, 1);
 
-	pol = xfrm_policy_byid(&init_net, &mark, 0, p->type, p->dir, index, 1,
-			       &err);
 	if (pol)
 		xfrm_pol_put(pol);
-	return pol && !err;
+	return pol;
 }
 
 /* As for states. A pending timer has a reference. */
@@ -947,10 +1065,20 @@ static void (*policy_timer)(struct timer_list *timer);
 
 static void policy_frozen(struct timer_list *timer)
 {
-	mod_timer(timer, jiffies + POLICY_FROZEN / 2);
+	struct xfrm_policy *pol = timer_container_of(pol, timer, timer);
+	bool dead;
+
+	/* As xfrm_policy_timer(): whoever kills it has stopped the timer. */
+	read_lock(&pol->lock);
+	dead = pol->walk.dead;
+	if (!dead)
+		mod_timer(timer, jiffies + POLICY_FROZEN / 2);
+	read_unlock(&pol->lock);
+	if (dead)
+		xfrm_pol_put(pol);
 }
 
-void xfrm_test_policy_freeze(struct kunit *test, struct xfrm_policy *pol)
+void xfrm_test_policy_freeze(struct xfrm_policy *pol)
 {
 	if (!timer_delete_sync(&pol->timer))
 		xfrm_pol_hold(pol);
@@ -1004,7 +1132,7 @@ static int clear_output(struct net *net, struct sock *sk, struct sk_buff *skb)
 	return 0;
 }
 
-unsigned int xfrm_test_cleartext(struct kunit *test)
+unsigned int xfrm_test_cleartext(void)
 {
 	return atomic_read(&cleartext);
 }
@@ -1130,9 +1258,13 @@ int xfrm_test_verdict(struct kunit *test, const struct xfrm_test_pol *p)
 
 unsigned long xfrm_test_mib(int field)
 {
+	unsigned long sum = 0;
 #ifdef CONFIG_XFRM_STATISTICS
-	return snmp_fold_field(init_net.mib.xfrm_statistics, field);
-#else
-	return 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += snmp_get_cpu_field(init_net.mib.xfrm_statistics, cpu,
+					  field);
 #endif
+	return sum;
 }

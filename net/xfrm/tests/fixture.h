@@ -41,6 +41,21 @@ enum xfrm_test_ops {
 	OPS_CRYPTO,		/* none for policies */
 };
 
+/* How many calls are remembered one by one. */
+#define XFRM_TEST_LOG		32
+
+/**
+ * struct xfrm_test_call - a call of the driver
+ * @op: which one
+ * @atomic: whether it must not sleep
+ * @obj: the state or policy
+ */
+struct xfrm_test_call {
+	enum xfrm_test_op op;
+	bool atomic;
+	const void *obj;
+};
+
 /**
  * struct xfrm_test_nic - a NIC that records what its driver is called for
  * @test: the test it belongs to
@@ -57,6 +72,7 @@ enum xfrm_test_ops {
  * @lock: protects what follows, up to @fault
  * @objs: what the driver keeps for each object it was told to add
  * @seq: number of recorded calls
+ * @log: the first ones
  * @calls: number of calls of each kind
  * @first: when that kind was called first, in terms of @seq
  * @last: when that kind was called last
@@ -80,6 +96,7 @@ struct xfrm_test_nic {
 	spinlock_t lock;	/* protects what follows, up to fault */
 	struct list_head objs;
 	unsigned int seq;
+	struct xfrm_test_call log[XFRM_TEST_LOG];
 	unsigned int calls[OP_MAX];
 	unsigned int first[OP_MAX];
 	unsigned int last[OP_MAX];
@@ -173,6 +190,7 @@ struct xfrm_test_pol {
 	u32 idx;
 };
 
+int xfrm_test_suite_init(struct kunit_suite *suite);
 int xfrm_test_init(struct kunit *test);
 void xfrm_test_told_size(struct kunit *test, unsigned int n);
 bool xfrm_test_wait(struct kunit *test, int states, int policies);
@@ -186,6 +204,7 @@ void xfrm_test_nic_notify(struct xfrm_test_nic *nic, unsigned long event);
 int xfrm_test_nic_refs(struct xfrm_test_nic *nic, int want);
 unsigned int xfrm_test_nic_calls(struct xfrm_test_nic *nic,
 				 enum xfrm_test_op op);
+const char *xfrm_test_nic_history(struct xfrm_test_nic *nic, const void *obj);
 
 /* States */
 void xfrm_test_addrs(u16 family, u32 idx, xfrm_address_t *saddr,
@@ -211,11 +230,16 @@ struct xfrm_policy *xfrm_test_policy_alloc(struct kunit *test,
 					   const struct xfrm_test_pol *p);
 int xfrm_test_policy_offload(struct xfrm_test_nic *nic, struct xfrm_policy *pol,
 			     u8 dir);
+u32 xfrm_test_policy_insert(struct kunit *test, struct xfrm_test_nic *nic,
+			    struct xfrm_policy *pol, u8 dir);
 u32 xfrm_test_policy(struct xfrm_test_nic *nic, const struct xfrm_test_pol *p);
-struct xfrm_policy *xfrm_test_policy_get(const struct xfrm_test_pol *p,
+struct xfrm_policy *xfrm_test_policy_get(struct kunit *test,
+					 const struct xfrm_test_pol *p,
 					 u32 index);
+void xfrm_test_policy_put(struct kunit *test, struct xfrm_policy *pol);
+bool xfrm_test_policy_found(const struct xfrm_test_pol *p, u32 index);
 bool xfrm_test_policy_delete(const struct xfrm_test_pol *p, u32 index);
-void xfrm_test_policy_freeze(struct kunit *test, struct xfrm_policy *pol);
+void xfrm_test_policy_freeze(struct xfrm_policy *pol);
 bool xfrm_test_policy_thaw(struct kunit *test, struct xfrm_policy *pol);
 bool xfrm_test_policy_kick(struct xfrm_policy *pol);
 
@@ -227,7 +251,7 @@ void xfrm_test_flow(struct flowi *fl, u16 family, u32 idx);
 struct dst_entry *xfrm_test_lookup(struct kunit *test, u16 family, u32 idx);
 int xfrm_test_verdict(struct kunit *test, const struct xfrm_test_pol *p);
 unsigned long xfrm_test_mib(int field);
-unsigned int xfrm_test_cleartext(struct kunit *test);
+unsigned int xfrm_test_cleartext(void);
 
 #define XFRM_TEST_EXPECT_TOLD(test, states, policies)			\
 do {									\
