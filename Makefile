@@ -30,7 +30,7 @@ demo: build ## run the scenarios on both kernels
 kselftest: tree ## run the kselftests and their neighbours on both kernels
 	@LANE=uml scripts/kselftest
 
-kunit: tree ## run the KUnit suites (DEBUG=1, CONTROL=1: and without the fixes, MODULE=lockdep|kasan)
+kunit: tree ## run the KUnit suites (DEBUG=1, CONTROL=1: and without the fixes, MODULE=lockdep)
 	@scripts/kunit $(if $(CONTROL),--control) $(if $(MODULE),--module $(MODULE))
 
 coverage: tree ## which of the series' lines in net/xfrm KUnit runs (KSELFTEST=1: and the kselftests)

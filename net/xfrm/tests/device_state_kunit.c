@@ -100,9 +100,9 @@ static void state_departs(struct kunit *test)
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	x = xfrm_test_state(nic, &p->sa);
+	xfrm_test_state_freeze(x);
 	XFRM_TEST_EXPECT_REFS(nic, 1);
 	KUNIT_ASSERT_TRUE(test, xfrm_test_state_found(x));
-	xfrm_test_state_freeze(x);
 
 	xfrm_test_nic_depart(nic, p->event);
 
@@ -336,7 +336,9 @@ static void state_collected(struct kunit *test)
 struct collecting {
 	struct work_struct work;
 	struct task_struct *task;
+	struct xfrm_state *alive;
 	struct completion entered;
+	struct completion released;
 	struct completion leave;
 };
 
@@ -345,19 +347,27 @@ static void collecting_hook(struct xfrm_test_nic *nic, enum xfrm_test_op op,
 {
 	struct collecting *c = nic->hook_arg;
 
-	/* Only the first one. */
-	if (op == OP_STATE_FREE && !completion_done(&c->entered)) {
+	if (op != OP_STATE_FREE)
+		return;
+	if (obj == c->alive) {
+		complete_all(&c->released);
+	} else if (!completion_done(&c->entered)) {
+		/* The first one. */
 		complete_all(&c->entered);
 		wait_for_completion_timeout(&c->leave, XFRM_TEST_TIMEOUT);
 	}
 }
 
-/* The garbage collector goes on as soon as the departure waits for it. */
+/* The garbage collector goes on as soon as the departure waits for it. All that
+ * is still to come for that when it has released what is alive is the mutex.
+ */
 static void collecting_work(struct work_struct *work)
 {
 	struct collecting *c = container_of(work, struct collecting, work);
-	unsigned long timeout = jiffies + XFRM_TEST_TIMEOUT / 2;
+	unsigned long timeout;
 
+	wait_for_completion_timeout(&c->released, XFRM_TEST_TIMEOUT / 4);
+	timeout = jiffies + XFRM_TEST_TIMEOUT / 4;
 	while (READ_ONCE(c->task->__state) != TASK_UNINTERRUPTIBLE &&
 	       time_before(jiffies, timeout))
 		fsleep(1000);
@@ -368,8 +378,10 @@ static void collecting_end(void *data)
 {
 	struct collecting *c = data;
 
+	complete_all(&c->released);
 	complete_all(&c->leave);
 	flush_work(&c->work);
+	put_task_struct(c->task);
 }
 
 /* The garbage collector is in the driver with one of them, others wait for it:
@@ -377,6 +389,7 @@ static void collecting_end(void *data)
  */
 static void state_being_collected(struct kunit *test)
 {
+	struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, 0);
 	struct xfrm_test_nic *nic;
 	struct xfrm_state *x[3];
 	struct collecting *c;
@@ -384,22 +397,25 @@ static void state_being_collected(struct kunit *test)
 
 	c = kunit_kzalloc(test, sizeof(*c), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, c);
-	c->task = current;
 	init_completion(&c->entered);
+	init_completion(&c->released);
 	init_completion(&c->leave);
 	INIT_WORK(&c->work, collecting_work);
 
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	nic->hook = collecting_hook;
 	nic->hook_arg = c;
+	c->task = get_task_struct(current);
 	KUNIT_ASSERT_EQ(test, 0,
 			kunit_add_action_or_reset(test, collecting_end, c));
 	for (i = 0; i < ARRAY_SIZE(x); i++) {
-		struct xfrm_test_sa sa = simple_sa(XFRM_DEV_OFFLOAD_PACKET, i);
-
+		sa.idx = i;
 		x[i] = xfrm_test_state_offloaded(nic, &sa);
 		xfrm_test_state_insert(test, x[i]);
 	}
+	sa.idx = i;
+	c->alive = xfrm_test_state(nic, &sa);
+	xfrm_test_state_freeze(c->alive);
 	KUNIT_EXPECT_EQ(test, xfrm_state_delete(x[0]), 0);
 	KUNIT_ASSERT_NE(test, 0,
 			wait_for_completion_timeout(&c->entered,
@@ -409,12 +425,12 @@ static void state_being_collected(struct kunit *test)
 
 	schedule_work(&c->work);
 	xfrm_test_nic_notify(nic, NETDEV_DOWN);
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, ARRAY_SIZE(x));
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, ARRAY_SIZE(x) + 1);
 	XFRM_TEST_EXPECT_REFS(nic, 0);
 
 	xfrm_flush_gc();
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, ARRAY_SIZE(x));
-	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, ARRAY_SIZE(x));
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_DELETE, ARRAY_SIZE(x) + 1);
+	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, ARRAY_SIZE(x) + 1);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 0);
 }
 
@@ -638,6 +654,8 @@ static void bystanders(struct kunit *test)
 		struct xfrm_test_sa sa = simple_sa(type, i);
 
 		x[i] = xfrm_test_state(nic, &sa);
+		/* Its timer would ask the driver for statistics. */
+		xfrm_test_state_freeze(x[i]);
 	}
 	for (i = 0; i < ARRAY_SIZE(pols); i++)
 		index[i] = xfrm_test_policy(i % 2 ? nic : NULL, &pols[i]);
@@ -806,9 +824,9 @@ static void find_other_device(struct kunit *test)
 
 		verdict = xfrm_test_verdict(test, &p);
 		if (i % 2)
-			KUNIT_EXPECT_LT_MSG(test, verdict, 0, "way %d", i / 2);
+			KUNIT_EXPECT_LT_MSG(test, verdict, 0, "way %u", i / 2);
 		else
-			KUNIT_EXPECT_EQ_MSG(test, verdict, 1, "way %d", i / 2);
+			KUNIT_EXPECT_EQ_MSG(test, verdict, 1, "way %u", i / 2);
 	}
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->km.acquires), 3);
 }

@@ -44,9 +44,9 @@ static struct socket *user_open(struct kunit *test, u32 groups)
 	};
 	struct socket *sock;
 
+	/* As that of a task, with a reference to its netns. */
 	KUNIT_ASSERT_EQ(test, 0,
-			sock_create_kern(&init_net, AF_NETLINK, SOCK_RAW,
-					 NETLINK_XFRM, &sock));
+			sock_create(AF_NETLINK, SOCK_RAW, NETLINK_XFRM, &sock));
 	KUNIT_ASSERT_EQ(test, 0,
 			kunit_add_action_or_reset(test, user_close, sock));
 	sock->sk->sk_rcvtimeo = XFRM_TEST_TIMEOUT;
@@ -132,6 +132,7 @@ static void user_add_offload(struct nl_user *u, struct net_device *dev,
 /* Send the request, and receive its answer. Returns the error in that. */
 static int user_request(struct nl_user *u)
 {
+	/* With an address, it is not the file that has to be privileged. */
 	struct sockaddr_nl addr = { .nl_family = AF_NETLINK };
 	struct msghdr msg = { .msg_name = &addr, .msg_namelen = sizeof(addr) };
 	struct kvec vec = { u->buf, u->nlh.nlmsg_len };

@@ -37,7 +37,7 @@ static int km_notify(struct xfrm_state *x, const struct km_event *c)
 
 	if (c->data.hard) {
 		km->packets = x->curlft.packets;
-		/* Larval states have no SPI. */
+		/* Most larval states have no SPI. */
 		if (x->id.spi)
 			told(km, km->state_told, ntohl(x->id.spi) - SPI_BASE);
 		atomic_inc(&km->state_hard);
@@ -147,10 +147,8 @@ static void flush_all(void *data)
 static void expect_empty(void *data)
 {
 	struct kunit *test = data;
-	struct xfrm_test *ctx;
+	struct xfrm_test *ctx = test->priv;
 	int dir;
-
-	ctx = test->priv;
 
 	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.state_num, 0);
 	for (dir = 0; dir < XFRM_POLICY_MAX * 2; dir++)
@@ -211,7 +209,7 @@ struct nic_obj {
 		OBJ_FREED,
 	} state;
 	int end;		/* the state that it is to have in the end */
-	unsigned long gp;	/* RCU grace period at the time of delete */
+	struct rcu_gp_seq gp;	/* RCU at the time of delete */
 };
 
 static struct xfrm_test_nic *nic_of(struct net_device *dev)
@@ -263,13 +261,12 @@ static int nic_add(struct net_device *dev, unsigned long *handle,
 	if (!obj)
 		return -ENOMEM;
 
-	if (op == OP_STATE_ADD ? ops->xdo_dev_state_free :
-				 ops->xdo_dev_policy_free)
+	if (op == OP_STATE_ADD)
+		obj->end = ops->xdo_dev_state_free ? OBJ_FREED : OBJ_DELETED;
+	else if (ops->xdo_dev_policy_free)
 		obj->end = OBJ_FREED;
-	else if (op == OP_STATE_ADD || ops->xdo_dev_policy_delete)
-		obj->end = OBJ_DELETED;
 	else
-		obj->end = OBJ_ADDED;
+		obj->end = ops->xdo_dev_policy_delete ? OBJ_DELETED : OBJ_ADDED;
 	*handle = (unsigned long)obj;
 	spin_lock_bh(&nic->lock);
 	list_add_tail(&obj->list, &nic->objs);
@@ -307,7 +304,7 @@ static void nic_state_delete(struct net_device *dev, struct xfrm_state *x)
 	if (x->km.state == XFRM_STATE_VALID)
 		nic_fault(nic, "delete of a state that is valid");
 	obj->state = OBJ_DELETED;
-	obj->gp = get_state_synchronize_rcu();
+	get_state_synchronize_rcu_full(&obj->gp);
 	spin_unlock_bh(&nic->lock);
 }
 
@@ -332,7 +329,7 @@ static void nic_state_free(struct net_device *dev, struct xfrm_state *x)
 		nic_fault(nic, "state free for what is not deleted");
 	if (seen && !sleeps)
 		nic_fault(nic, "state free in atomic context");
-	if (seen && !poll_state_synchronize_rcu(obj->gp))
+	if (seen && !poll_state_synchronize_rcu_full(&obj->gp))
 		nic_fault(nic, "state free without a grace period");
 	obj->state = OBJ_FREED;
 	spin_unlock_bh(&nic->lock);
@@ -1045,18 +1042,20 @@ bool xfrm_test_policy_found(const struct xfrm_test_pol *p, u32 index)
 {
 	struct xfrm_policy *pol = policy_byid(p, index, 0);
 
-	if (pol)
-		xfrm_pol_put(pol);
-	return pol;
+	if (!pol)
+		return false;
+	xfrm_pol_put(pol);
+	return true;
 }
 
 bool xfrm_test_policy_delete(const struct xfrm_test_pol *p, u32 index)
 {
 	struct xfrm_policy *pol = policy_byid(p, index, 1);
 
-	if (pol)
-		xfrm_pol_put(pol);
-	return pol;
+	if (!pol)
+		return false;
+	xfrm_pol_put(pol);
+	return true;
 }
 
 /* As for states. A pending timer has a reference. */
