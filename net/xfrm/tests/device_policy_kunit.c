@@ -67,18 +67,23 @@ static const void *policy_gen_params(struct kunit *test, const void *prev,
 	return p;
 }
 
-/* What is kept, and can be replaced. For IPv4 if nothing else is said. */
+/* What is kept, and can be replaced. */
 static const struct policy_param kept_params[] = {
 	{ .desc = "host protect out",
-	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT } },
+	  .pol = { .family = AF_INET,
+		   .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT } },
 	{ .desc = "host protect in",
-	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_IN } },
+	  .pol = { .family = AF_INET,
+		   .kind = KIND_PROTECT, .dir = XFRM_POLICY_IN } },
 	{ .desc = "host optional out",
-	  .pol = { .kind = KIND_OPTIONAL, .dir = XFRM_POLICY_OUT } },
+	  .pol = { .family = AF_INET,
+		   .kind = KIND_OPTIONAL, .dir = XFRM_POLICY_OUT } },
 	{ .desc = "host block out",
-	  .pol = { .kind = KIND_BLOCK, .dir = XFRM_POLICY_OUT } },
+	  .pol = { .family = AF_INET,
+		   .kind = KIND_BLOCK, .dir = XFRM_POLICY_OUT } },
 	{ .desc = "prefix protect out",
-	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT,
+	  .pol = { .family = AF_INET,
+		   .kind = KIND_PROTECT, .dir = XFRM_POLICY_OUT,
 		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
 #if IS_ENABLED(CONFIG_INET6_ESP_OFFLOAD)
 	{ .desc = "ipv6 host protect out",
@@ -89,10 +94,12 @@ static const struct policy_param kept_params[] = {
 		   .inexact = true, .family = AF_INET6 } },
 #endif
 	{ .desc = "prefix protect fwd",
-	  .pol = { .kind = KIND_PROTECT, .dir = XFRM_POLICY_FWD,
+	  .pol = { .family = AF_INET,
+		   .kind = KIND_PROTECT, .dir = XFRM_POLICY_FWD,
 		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
 	{ .desc = "prefix block in",
-	  .pol = { .kind = KIND_BLOCK, .dir = XFRM_POLICY_IN,
+	  .pol = { .family = AF_INET,
+		   .kind = KIND_BLOCK, .dir = XFRM_POLICY_IN,
 		   .inexact = true, .mode = XFRM_MODE_TUNNEL } },
 };
 
@@ -256,22 +263,33 @@ static int insert(struct kunit *test, const struct xfrm_test_pol *p, bool excl,
 	return insert_pol(xfrm_test_policy_alloc(test, p), p->dir, excl, index);
 }
 
-static void kept_is_replaced(struct kunit *test, bool told)
+/* The policy of a parameter, frozen, on a NIC that is going to depart, and what
+ * is put in instead. Returns the index of the first.
+ */
+static u32 kept_policy(struct kunit *test, struct xfrm_test_pol *kept,
+		       struct xfrm_test_pol *other, struct xfrm_test_nic **nic)
 {
 	const struct policy_param *p = test->param_value;
-	struct xfrm_test_pol kept = p->pol, other;
+	u32 index;
+
+	*kept = p->pol;
+	*other = p->pol;
+	other->kind = KIND_BYPASS;
+	*nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
+	index = xfrm_test_policy(*nic, kept);
+	freeze(test, kept, index);
+	return index;
+}
+
+static void kept_is_replaced(struct kunit *test, bool told)
+{
+	struct xfrm_test_pol kept, other;
 	struct xfrm_test *ctx = test->priv;
 	struct xfrm_test_nic *nic;
 	struct xfrm_policy *pol;
 	u32 index, successor = 0;
 
-	if (!kept.family)
-		kept.family = AF_INET;
-	other = kept;
-	other.kind = KIND_BYPASS;
-	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
-	index = xfrm_test_policy(nic, &kept);
-	freeze(test, &kept, index);
+	index = kept_policy(test, &kept, &other, &nic);
 	/* As long as the device is there it is in the way. */
 	KUNIT_EXPECT_EQ(test, insert(test, &other, true, &successor), -EEXIST);
 
@@ -289,7 +307,7 @@ static void kept_is_replaced(struct kunit *test, bool told)
 	/* If nobody has been told before then it is now. */
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
 	KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &other), 0);
-	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[p->pol.dir], 1);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[kept.dir], 1);
 
 	/* The new one is as good as any other, not taken for the old one. */
 	KUNIT_EXPECT_NE(test, successor, index);
@@ -311,19 +329,12 @@ static void kept_is_replaced(struct kunit *test, bool told)
 /* XFRM_MSG_UPDPOLICY would have replaced it anyway. */
 static void kept_is_updated(struct kunit *test)
 {
-	const struct policy_param *p = test->param_value;
-	struct xfrm_test_pol kept = p->pol, other;
+	struct xfrm_test_pol kept, other;
 	struct xfrm_test *ctx = test->priv;
 	struct xfrm_test_nic *nic;
 	u32 index, successor = 0;
 
-	if (!kept.family)
-		kept.family = AF_INET;
-	other = kept;
-	other.kind = KIND_BYPASS;
-	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
-	index = xfrm_test_policy(nic, &kept);
-	freeze(test, &kept, index);
+	index = kept_policy(test, &kept, &other, &nic);
 
 	xfrm_test_nic_depart(nic, NETDEV_DOWN);
 
@@ -332,7 +343,7 @@ static void kept_is_updated(struct kunit *test)
 	KUNIT_EXPECT_NE(test, successor, index);
 	KUNIT_EXPECT_FALSE(test, xfrm_test_policy_found(&other, index));
 	KUNIT_EXPECT_EQ(test, xfrm_test_verdict(test, &other), 0);
-	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[p->pol.dir], 1);
+	KUNIT_EXPECT_EQ(test, ctx->net->xfrm.policy_count[kept.dir], 1);
 	expect_unlinked(nic);
 	XFRM_TEST_EXPECT_TOLD(test, 0, 1);
 }

@@ -1004,16 +1004,6 @@ u32 xfrm_test_policy(struct xfrm_test_nic *nic, const struct xfrm_test_pol *p)
 				       p->dir);
 }
 
-static struct xfrm_policy *policy_byid(const struct xfrm_test_pol *p, u32 index,
-				       int delete)
-{
-	struct xfrm_mark mark = {};
-	int err;
-
-	return xfrm_policy_byid(&init_net, &mark, 0, p->type, p->dir, index,
-				delete, &err);
-}
-
 static void policy_put(void *pol)
 {
 	xfrm_pol_put(pol);
@@ -1024,8 +1014,12 @@ struct xfrm_policy *xfrm_test_policy_get(struct kunit *test,
 					 const struct xfrm_test_pol *p,
 					 u32 index)
 {
-	struct xfrm_policy *pol = policy_byid(p, index, 0);
+	struct xfrm_mark mark = {};
+	struct xfrm_policy *pol;
+	int err;
 
+	pol = xfrm_policy_byid(&init_net, &mark, 0, p->type, p->dir, index, 0,
+			       &err);
 	if (pol)
 		KUNIT_ASSERT_EQ(test, 0,
 				kunit_add_action_or_reset(test, policy_put,
@@ -1038,24 +1032,29 @@ void xfrm_test_policy_put(struct kunit *test, struct xfrm_policy *pol)
 	kunit_release_action(test, policy_put, pol);
 }
 
-bool xfrm_test_policy_found(const struct xfrm_test_pol *p, u32 index)
+/* Is there such a policy? And could it be deleted, if @delete? */
+static bool policy_byid(const struct xfrm_test_pol *p, u32 index, bool delete)
 {
-	struct xfrm_policy *pol = policy_byid(p, index, 0);
+	struct xfrm_mark mark = {};
+	struct xfrm_policy *pol;
+	int err;
 
+	pol = xfrm_policy_byid(&init_net, &mark, 0, p->type, p->dir, index,
+			       delete, &err);
 	if (!pol)
 		return false;
 	xfrm_pol_put(pol);
-	return true;
+	return !err;
+}
+
+bool xfrm_test_policy_found(const struct xfrm_test_pol *p, u32 index)
+{
+	return policy_byid(p, index, false);
 }
 
 bool xfrm_test_policy_delete(const struct xfrm_test_pol *p, u32 index)
 {
-	struct xfrm_policy *pol = policy_byid(p, index, 1);
-
-	if (!pol)
-		return false;
-	xfrm_pol_put(pol);
-	return true;
+	return policy_byid(p, index, true);
 }
 
 /* As for states. A pending timer has a reference. */
