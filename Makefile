@@ -4,10 +4,10 @@
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 export LINUX FIXES FORCE PREFIX VERSION FIXES_PREFIX FIXES_VERSION MAIN DEBUG MINUTES SEED SPHINXDIRS
-export NIPA QUICK EACH FROM TO SMATCH NAME MAIL SIGNOFF TRAILERS MAIL_CC SERIES
+export NIPA QUICK EACH FROM TO SMATCH TESTS RUNS PACE SLOW NAME MAIL SIGNOFF TRAILERS MAIL_CC SERIES
 
-.PHONY: help deps tree build demo kselftest kunit coverage mutants stress hotpath htmldocs test export export-check \
-	check bisect send shellcheck clean distclean
+.PHONY: help deps tree build demo kselftest kunit coverage mutants stress kcsan bench hotpath htmldocs test export \
+	export-check check bisect send shellcheck clean distclean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,14 @@ stress: tree ## devices come and go under load (MINUTES=10, SEED=)
 	@scripts/build patched lockdep
 	@scripts/build patched kasan
 	@scripts/stress
+
+kcsan: tree ## the functional scenarios once on an x86 kernel that looks for data races (TESTS=)
+	@scripts/kcsan
+
+bench: tree ## what a departure and a packet cost, both kernels (QUICK=1, RUNS=7, PACE=1, PARTS="scale data pace")
+	@scripts/deps gnuplot-nox
+	@scripts/bench kernels $(PARTS)
+	@scripts/bench $(PARTS)
 
 hotpath: build ## count the instructions of the packet path in both kernels
 	@scripts/hotpath
