@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
@@ -13,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/xfrm.h>
 
 #define BATCH	64
@@ -144,7 +146,7 @@ static void offload(const struct what *w)
 
 static __be32 address(const struct what *w, unsigned int i)
 {
-	return htonl(0x0a000001 + (w->net << 16) + (w->one ? 0 : i));
+	return htonl(0x0a000001 + (w->one ? 0 : (w->net << 16) + i));
 }
 
 /* states COUNT NET one|spread crypto|packet|software [DEV] */
@@ -198,7 +200,7 @@ static void selector(struct xfrm_selector *sel, const struct what *w, unsigned i
 		sel->proto = IPPROTO_UDP;
 		sel->dport = htons(i);
 		sel->dport_mask = 0xffff;
-		sel->sport = htons(1 + (i >> 16));
+		sel->sport = htons(w->net + (i >> 16));
 		sel->sport_mask = 0xffff;
 	}
 }
@@ -261,11 +263,12 @@ static void stop(int sig)
 	done = 1;
 }
 
-static double cpu_usecs(void)
+/* CPU time comes in ticks. */
+static double usecs_now(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
 }
 
@@ -300,11 +303,11 @@ static int cmd_listen(char **argv)
 		poll(&pfd, 1, last ? 0 : 100);
 		while ((len = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
 			const struct nlmsghdr *n = (const void *)buf;
-			double from = cpu_usecs();
+			double from = usecs_now();
 
 			heard += n->nlmsg_type == XFRM_MSG_EXPIRE ||
 				 n->nlmsg_type == XFRM_MSG_POLEXPIRE;
-			while (usecs && cpu_usecs() - from < usecs)
+			while (usecs && usecs_now() - from < usecs)
 				;
 		}
 		if (len < 0 && errno == ENOBUFS)
@@ -318,6 +321,54 @@ static int cmd_listen(char **argv)
 	return fclose(out) ? 1 : 0;
 }
 
+/* remove nsim ID | remove dummy NAME: the removal, and nothing else, in microseconds */
+static int cmd_remove(char **argv)
+{
+	struct {
+		struct nlmsghdr h;
+		struct ifinfomsg i;
+	} req = {
+		.h = {
+			.nlmsg_len = sizeof(req),
+			.nlmsg_type = RTM_DELLINK,
+			.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK,
+		},
+	};
+	int nsim = !strcmp(argv[0], "nsim");
+	struct timespec from, to;
+	struct nlmsgerr *e;
+	ssize_t len;
+	int fd;
+
+	if (nsim) {
+		fd = open("/sys/bus/netdevsim/del_device", O_WRONLY);
+	} else {
+		fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+		req.i.ifi_index = if_nametoindex(argv[1]);
+		if (!req.i.ifi_index)
+			errx(1, "%s: no such device", argv[1]);
+	}
+	if (fd < 0)
+		err(1, "remove %s", argv[0]);
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	if (nsim)
+		len = write(fd, argv[1], strlen(argv[1]));
+	else
+		len = send(fd, &req, sizeof(req), 0);
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	if (len < 0)
+		err(1, "remove %s %s", argv[0], argv[1]);
+	if (!nsim) {
+		len = recv(fd, buf, sizeof(buf), 0);
+		e = NLMSG_DATA(buf);
+		if (len < (ssize_t)NLMSG_LENGTH(sizeof(*e)) || e->error)
+			errx(1, "%s is not removed", argv[1]);
+	}
+	printf("%lld\n", (to.tv_sec - from.tv_sec) * 1000000LL +
+	       (to.tv_nsec - from.tv_nsec) / 1000);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int args;
@@ -328,6 +379,7 @@ static const struct {
 	{ "policies", 4, cmd_policies, "COUNT NET one|spread packet|software [DEV]" },
 	{ "unpolicies", 4, cmd_unpolicies, "COUNT NET one|spread packet" },
 	{ "listen", 4, cmd_listen, "RCVBUF USECS OUT READY" },
+	{ "remove", 2, cmd_remove, "nsim ID | remove dummy NAME" },
 };
 
 int main(int argc, char **argv)

@@ -26,7 +26,7 @@ enum phase { BEFORE, RTNL, AFTER, PHASES };
 static struct {
 	char dev[IFNAMSIZ];
 	enum phase phase;
-	ktime_t rtnl_from, rtnl_to, rtnl_real;
+	ktime_t rtnl_from, rtnl_to;
 	u64 rtnl_cpu;
 	ktime_t chain_from;
 	s64 chain;
@@ -102,7 +102,6 @@ static int first_event(struct notifier_block *nb, unsigned long event, void *ptr
 	m.chain_from = ktime_get();
 	if (!m.rtnl_from) {
 		m.rtnl_from = m.chain_from;
-		m.rtnl_real = ktime_get_real();
 		m.rtnl_cpu = cputime();
 		m.phase = RTNL;
 		rtnl_taken = true;
@@ -222,7 +221,6 @@ static s64 since(ktime_t to)
 
 static int bench_show(struct seq_file *s, void *unused)
 {
-	seq_printf(s, "rtnl_at %lld\n", ktime_to_us(m.rtnl_real));
 	seq_printf(s, "rtnl_us %lld\n", m.rtnl_from ? since(m.rtnl_to) : -1);
 	seq_printf(s, "rtnl_cpu_us %llu\n", m.rtnl_to ? m.rtnl_cpu / NSEC_PER_USEC : 0);
 	seq_printf(s, "notifiers_us %lld\n", m.chain / NSEC_PER_USEC);
