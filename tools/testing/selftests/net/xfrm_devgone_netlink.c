@@ -1640,7 +1640,8 @@ static const void *pfkey_ext(const struct sadb_msg *msg, int type)
  * each SA, with a hard lifetime and the SPI, addresses and counters. Catches a
  * departure that one of the two protocols is not told of.
  */
-TEST_F_TIMEOUT(xfrm_devgone, pfkey_expire, 120)
+/* SADB_REGISTER has the kernel look for a module of each algorithm. */
+TEST_F_TIMEOUT(xfrm_devgone, pfkey_expire, 300)
 {
 	struct sadb_msg reg = {
 		.sadb_msg_version = PF_KEY_V2,

@@ -8,16 +8,22 @@
 #
 # Verifies that:
 # - test_sa_*: SAs of both kinds, families, modes and directions get into the
-#   table and leave it; two do not share a slot.
+#   table and leave it; two do not share a slot. Catches a driver that mixes up
+#   keys or directions, or takes an SA of one kind for the other.
 # - test_limit: at the limit an SA is refused, and fits after another has left.
+#   Catches slots that are not given back, and a limit that is off by one.
 # - test_fail_sa, test_fail_policy: what the device refuses is not in the SAD or
-#   SPD, and leaves no reference to the device, which can be removed.
-# - test_unsupported: other ciphers and tags are refused.
+#   SPD, and leaves no reference to the device, which can be removed. Catches
+#   error paths that keep half of it.
+# - test_unsupported: other ciphers and tags are refused. Catches a fallback to
+#   something that is not what was asked for.
 # - test_policies: policies in, out and fwd are in the table by priority.
+#   Catches a device that asks a policy of lower priority first.
 # - test_tx, test_rx: packets are encrypted, dropped or passed by the first
-#   policy that matches, and counted.
+#   policy that matches, and counted. Catches clear text.
 # - test_crypto_tx: packets of crypto offloaded SAs are counted.
-# - test_stats: the stack gets the counters of an SA, each packet once.
+# - test_stats: the stack gets the counters of an SA, each packet once. Catches
+#   counters that start again or are added twice.
 # - test_larval: a larval SA is in the table and does not encrypt.
 # In all of them the driver finds its tables empty at the end. A callback that
 # is missing, or is called twice, makes it complain in the kernel log.
