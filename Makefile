@@ -42,6 +42,7 @@ mutants: tree ## break the kernel code in many ways, see who notices (MUTANTS="n
 stress: tree ## devices come and go under load (MINUTES=10, SEED=)
 	@scripts/build patched lockdep
 	@scripts/build patched kasan
+	@scripts/build unpatched
 	@scripts/stress
 
 kcsan: tree ## the functional scenarios once on an x86 kernel that looks for data races (TESTS=)

@@ -1638,9 +1638,9 @@ static const void *pfkey_ext(const struct sadb_msg *msg, int type)
 
 /* Verifies SADB_EXPIRE, which key managers without netlink listen to: one for
  * each SA, with a hard lifetime and the SPI, addresses and counters. Catches a
- * departure that one of the two protocols is not told of.
+ * departure that one of the two protocols is not told of. SADB_REGISTER looks
+ * for a module of each algorithm that is missing, which takes its time.
  */
-/* SADB_REGISTER has the kernel look for a module of each algorithm. */
 TEST_F_TIMEOUT(xfrm_devgone, pfkey_expire, 300)
 {
 	struct sadb_msg reg = {

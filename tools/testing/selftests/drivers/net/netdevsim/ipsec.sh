@@ -9,7 +9,7 @@
 # Verifies that:
 # - test_sa_*: SAs of both kinds, families, modes and directions get into the
 #   table and leave it; two do not share a slot. Catches a driver that mixes up
-#   keys or directions, or takes an SA of one kind for the other.
+#   directions, or takes an SA of one kind for the other.
 # - test_limit: at the limit an SA is refused, and fits after another has left.
 #   Catches slots that are not given back, and a limit that is off by one.
 # - test_fail_sa, test_fail_policy: what the device refuses is not in the SAD or
@@ -241,6 +241,9 @@ sas()
 	if [ "$type" = packet ]; then
 		[ "$(grep -c 'packet reqid=42 larval=0' "$DDIR/ipsec")" -eq 8 ]
 		check_err $? "not all SAs are shown as packet offloaded"
+	else
+		grep -q 'packet reqid' "$DDIR/ipsec"
+		check_fail $? "a crypto SA is shown as packet offloaded"
 	fi
 	[ "$(ip -n "$NS" xfrm state list | grep -c "dev $DEV")" -eq 8 ]
 	check_err $? "not all SAs have the device"
