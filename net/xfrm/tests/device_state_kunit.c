@@ -320,10 +320,14 @@ static void state_collected(struct kunit *test)
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	x = xfrm_test_state_offloaded(nic, &sa);
 	xfrm_test_state_insert(test, x);
+	/* On one CPU the collector now waits until this task sleeps. */
+	sched_set_fifo(current);
+	cond_resched();
 	/* Drops the last reference. */
 	KUNIT_ASSERT_EQ(test, xfrm_state_delete(x), 0);
 
 	xfrm_test_nic_notify(nic, NETDEV_DOWN);
+	sched_set_normal(current, 0);
 
 	XFRM_TEST_EXPECT_CALLS(nic, OP_STATE_FREE, 1);
 	xfrm_flush_gc();
