@@ -27,8 +27,8 @@ build: tree ## build the unpatched and the patched UML kernel
 demo: build ## run the scenarios on both kernels
 	@scripts/demo
 
-kselftest: tree ## run the kselftests and their neighbours on both kernels
-	@LANE=uml scripts/kselftest
+kselftest: tree ## run the kselftests and their neighbours on both kernels (LANE=uml: without virtme-ng, PROGRAMS=)
+	@scripts/kselftest $(PROGRAMS)
 
 kunit: tree ## run the KUnit suites (DEBUG=1, CONTROL=1: and without the fixes, MODULE=lockdep)
 	@scripts/kunit $(if $(CONTROL),--control) $(if $(MODULE),--module $(MODULE))

@@ -18,7 +18,7 @@
 #   their warnings, and the timer of a leaked state that fires in freed memory.
 #   7.3 and before do not recover from netns_device (no other netns goes after
 #   that) nor from netns_timer (the machine goes down), so these come last;
-#   TESTS=netns_timer tells what it does by itself.
+#   "-t netns_timer" tells what it does by itself.
 
 ALL_TESTS="
 	flush_refused
@@ -32,6 +32,22 @@ ALL_TESTS="
 "
 
 source lib.sh
+
+usage()
+{
+	echo "Usage: ${0##*/} [-t TEST]..., TEST is one of:$ALL_TESTS"
+}
+
+chosen=
+while getopts t: opt; do
+	if [ "$opt" != t ] || [[ "$ALL_TESTS" != *[[:space:]]"$OPTARG"[[:space:]]* ]]; then
+		usage >&2
+		exit 1
+	fi
+	chosen+=" $OPTARG"
+done
+# run_kselftest.sh may have exported a variable TESTS of its own.
+[ -z "$chosen" ] || TESTS=$chosen
 
 LIMIT=$((BUSYWAIT_TIMEOUT * 2))
 NSIM=/sys/bus/netdevsim
