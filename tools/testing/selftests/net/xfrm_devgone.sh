@@ -757,6 +757,9 @@ netns_gone()
 
 netns_exit()
 {
+	local warnings
+
+	warnings=$(cat /sys/kernel/warn_count)
 	four_sas packet
 	five_policies
 	sa_add 0xb001 out transport 4 1
@@ -767,6 +770,8 @@ netns_exit()
 	# The worker that cleans up is there for the next one.
 	ip -n "$NSB" link add tether type veth peer name tether netns "$NSC"
 	netns_gone "$NSB"
+	[ "$(cat /sys/kernel/warn_count)" = "$warnings" ]
+	check_err $? "kernel warns"
 	depart del_device
 	check_nsim_balance
 }

@@ -423,29 +423,35 @@ xfrm_stat()
 ##############################################################################
 # Departure
 
-# depart HOW: in the background, for it may hang. HOW is a trigger or a command.
-depart_start()
+depart_now()
 {
 	case $1 in
 	down)
-		ip -n "$NSA" link set "$DEV" down &
+		ip -n "$NSA" link set "$DEV" down
 		;;
 	del_port)
-		echo 0 >"$NSIM_BUS/devices/netdevsim$NSIM/del_port" &
+		echo 0 >"$NSIM_BUS/devices/netdevsim$NSIM/del_port"
 		;;
 	del_device)
-		echo "$NSIM" >"$NSIM_BUS/del_device" &
+		echo "$NSIM" >"$NSIM_BUS/del_device"
 		;;
 	rmmod)
-		rmmod netdevsim &
+		rmmod netdevsim
 		;;
 	move)
-		ip -n "$NSA" link set "$DEV" netns "$NSC" &
+		ip -n "$NSA" link set "$DEV" netns "$NSC"
 		;;
 	*)
-		"$@" &
+		"$@"
 		;;
 	esac
+}
+
+# depart HOW: in the background, for it may hang; then it must not keep our
+# output open. HOW is a trigger or a command.
+depart_start()
+{
+	depart_now "$@" >"$ERRORS" 2>&1 &
 	DEPARTING=$!
 }
 
@@ -462,7 +468,7 @@ depart()
 		return
 	if departed; then
 		wait "$DEPARTING"
-		check_err $? "$1 failed"
+		check_err $? "$1 failed: $(tail -n 1 "$ERRORS")"
 	fi
 }
 

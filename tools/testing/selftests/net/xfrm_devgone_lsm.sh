@@ -40,14 +40,18 @@ usage()
 
 chosen=
 while getopts t: opt; do
-	if [ "$opt" != t ] || [[ "$ALL_TESTS" != *[[:space:]]"$OPTARG"[[:space:]]* ]]; then
+	if [ "$opt" != t ] || ! grep -qxF "	$OPTARG" <<<"$ALL_TESTS"; then
 		usage >&2
 		exit 1
 	fi
 	chosen+=" $OPTARG"
 done
-# run_kselftest.sh may have exported a variable TESTS of its own.
-[ -z "$chosen" ] || TESTS=$chosen
+if [ $# -ge "$OPTIND" ]; then
+	usage >&2
+	exit 1
+fi
+# run_kselftest.sh has a variable TESTS of its own.
+TESTS=${chosen:-$ALL_TESTS}
 
 LIMIT=$((BUSYWAIT_TIMEOUT * 2))
 NSIM=/sys/bus/netdevsim
@@ -100,9 +104,13 @@ in_time()
 {
 	local pid
 
-	"$@" &
+	# Our output would stay open.
+	"$@" >"$TMP/job" 2>&1 &
 	pid=$!
-	busywait "$LIMIT" process_gone "$pid"
+	busywait "$LIMIT" process_gone "$pid" || {
+		cat "$TMP/job"
+		return 1
+	}
 }
 
 # A netns with a device of its own, for one test
@@ -266,10 +274,10 @@ device_bond()
 	log_test "bond is removed"
 }
 
-# A veth that goes with the netns, to see it go.
+# tether NETNS: a veth that goes with it, to see it go
 tether()
 {
-	ip link add "t-$ID" type veth peer name tether netns "$NS"
+	ip link add "t-$ID" type veth peer name tether netns "$1"
 	defer untether "t-$ID"
 }
 
@@ -283,21 +291,25 @@ untethered()
 	[ ! -e "/sys/class/net/t-$ID" ]
 }
 
-# What WARN() leaves behind
-warned()
+# netns_gone NETNS
+netns_gone()
 {
-	[ $(($(cat /proc/sys/kernel/tainted) & 512)) -ne 0 ]
+	ip netns del "$1"
+	busywait "$LIMIT" untethered
 }
 
+# The veth is among the first to go. The worker that cleans up comes to the next
+# netns when nothing is left of this one.
 netns_goes()
 {
-	local before=0
+	local warnings
 
-	! warned || before=1
-	ip netns del "$NS"
-	busywait "$LIMIT" untethered
+	warnings=$(cat /sys/kernel/warn_count)
+	unset NEXT
+	setup_ns NEXT
+	netns_gone "$NS" && tether "$NEXT" && netns_gone "$NEXT"
 	check_err $? "netns does not go"
-	[ "$before" -eq 1 ] || ! warned
+	[ "$(cat /sys/kernel/warn_count)" = "$warnings" ]
 	check_err $? "kernel warns"
 	not_asked
 }
@@ -305,7 +317,7 @@ netns_goes()
 netns_device()
 {
 	setup
-	tether
+	tether "$NS"
 	add_state "$NS" 0x1 && add_offloaded "$DEV"
 	check_err $? "cannot add"
 	deny
@@ -316,7 +328,7 @@ netns_device()
 netns_software()
 {
 	setup
-	tether
+	tether "$NS"
 	add_state "$NS" 0x1 && add_policy "$NS" 1
 	check_err $? "cannot add"
 	deny
@@ -332,7 +344,7 @@ netns_timer()
 
 	[ "$KSFT_MACHINE_SLOW" != yes ] || lifetime=60
 	setup
-	tether
+	tether "$NS"
 	unset OTHER
 	setup_ns OTHER
 	start=$SECONDS
@@ -362,11 +374,32 @@ skip()
 	exit "$EXIT_STATUS"
 }
 
+module_decided()
+{
+	grep -q ready "$TMP/deny" || process_gone "$DENY"
+}
+
+# xfrm_lsm_deny knows what is a missing feature.
+no_module()
+{
+	local why rc
+
+	why=$(tail -n 1 "$TMP/deny")
+	if process_gone "$DENY"; then
+		wait "$DENY"
+		rc=$?
+		DENY=
+		[ "$rc" -ne "$ksft_skip" ] || skip "no BPF LSM: $why"
+	fi
+	RET=0
+	check_err 1 "${why:-no answer}"
+	log_test "a module that denies"
+	exit "$EXIT_STATUS"
+}
+
 # Is there a module to be had, and does the kernel ask it?
 probe()
 {
-	local tries=0
-
 	[ "$(id -u)" -eq 0 ] || skip "needs root"
 	modprobe -q netdevsim
 	[ -d "$NSIM" ] || skip "no netdevsim"
@@ -376,13 +409,9 @@ probe()
 	setup_ns NS
 	add_state "$NS" 0x1 || skip "no ESP with AES-GCM"
 	start_module
-	while ! grep -q ready "$TMP/deny"; do
-		if process_gone "$DENY" || [ "$tries" -gt 200 ]; then
-			skip "no BPF LSM: $(tail -n 1 "$TMP/deny")"
-		fi
-		tries=$((tries + 1))
-		sleep 0.1
-	done
+	defer allow
+	busywait "$LIMIT" module_decided >/dev/null
+	grep -q ready "$TMP/deny" || no_module
 	if ip -n "$NS" xfrm state flush 2>/dev/null; then
 		skip "the kernel does not ask BPF programs (lsm=)"
 	fi

@@ -325,21 +325,32 @@ test_bypass()
 
 test_crypto()
 {
-	local family clear
+	local family clear n
 
 	RET=0
 	setup_topology || return
 	settle "$NSA" "${BY_DEV[@]}" "${BY_VETH[@]}"
+	n=$(xfrm_stat "$NSB" XfrmInNoStates)
 	for family in 4 6; do
 		sa_offload crypto "0x10$family"1 out transport "$family" 1
 		pol add out transport "$family" 1
+		udp_send "$NSA" "$(addr "$family" 1 2)" >/dev/null
 	done
+	settle "$NSA" "${BY_DEV[@]}"
+	n=$(($(xfrm_stat "$NSB" XfrmInNoStates) - n))
+	[ "$n" -eq $((2 * PACKETS)) ]
+	check_err $? "$n packets came as ESP before instead of $((2 * PACKETS))"
 	leave del_device
 	for family in 4 6; do
 		clear=$(received "$NSB" "$family")
+		n=$(xfrm_stat "$NSA" XfrmOutNoStates)
 		udp_send "$NSA" "$(addr "$family" 1 2)" >/dev/null
 		settle "$NSA" "${WAY[@]}"
 		check_clear "$NSB" "$family" "$clear" 0
+		# More than one each, as connect() looks, too.
+		n=$(($(xfrm_stat "$NSA" XfrmOutNoStates) - n))
+		[ "$n" -ge "$PACKETS" ]
+		check_err $? "XfrmOutNoStates counted $n for $PACKETS packets"
 	done
 	log_test "crypto offload: nothing leaves in clear"
 }

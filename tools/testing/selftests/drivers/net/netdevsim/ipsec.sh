@@ -373,12 +373,16 @@ test_unsupported()
 		# shellcheck disable=SC2086
 		ip -n "$NS" xfrm state add $id enc 'cbc(aes)' "$key" \
 			auth-trunc 'hmac(sha256)' "$key" 128 \
-			$offload 2>/dev/null
+			$offload 2>"$TMP"
 		check_fail $? "$type: cbc(aes) is taken"
+		grep -q 'Failed to get key data' "$TMP"
+		check_err $? "$type: cbc(aes): wrong reason"
 		# shellcheck disable=SC2086
 		ip -n "$NS" xfrm state add $id aead 'rfc4106(gcm(aes))' \
-			"${ALG[2]}" 64 $offload 2>/dev/null
+			"${ALG[2]}" 64 $offload 2>"$TMP"
 		check_fail $? "$type: 64 bit authentication is taken"
+		grep -q 'Failed to get key data' "$TMP"
+		check_err $? "$type: 64 bit authentication: wrong reason"
 	done
 	check_table 0 0
 	teardown
