@@ -320,8 +320,8 @@ static void state_collected(struct kunit *test)
 	nic = xfrm_test_nic(test, OPS_FULL, HW_ESP);
 	x = xfrm_test_state_offloaded(nic, &sa);
 	xfrm_test_state_insert(test, x);
-	/* On one CPU the collector now waits until this task sleeps. What is
-	 * kept for RCU would make it look for a quiescent state.
+	/* On one CPU the collector now waits until this task sleeps. A pending
+	 * RCU callback would have the tick ask for a quiescent state.
 	 */
 	rcu_barrier();
 	sched_set_fifo(current);

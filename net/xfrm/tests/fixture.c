@@ -577,7 +577,7 @@ static void nic_action(void *data)
 		unbalanced += obj->state != obj->end;
 		kfree(obj);
 	}
-	KUNIT_EXPECT_EQ_MSG(test, unbalanced, 0, "objects in the driver still");
+	KUNIT_EXPECT_EQ_MSG(test, unbalanced, 0, "objects left in the driver");
 	free_netdev(dev);
 }
 

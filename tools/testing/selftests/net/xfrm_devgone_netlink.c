@@ -536,17 +536,21 @@ static int write_file(const char *path, const char *fmt, unsigned int value)
 	return ret;
 }
 
+/* Sets @id only when the device is ours. */
 static int nsim_new(unsigned int *id)
 {
+	unsigned int nr = 0;
 	int i, err = -EBUSY;
 
 	/* somebody else's may have the same number */
 	for (i = 0; i < 100 && err; i++) {
-		*id = 1000 + (getpid() * 100 + i) % 1000000;
-		err = write_file(NSIM_BUS "/new_device", "%u 1", *id);
+		nr = 1000 + (getpid() * 100 + i) % 1000000;
+		err = write_file(NSIM_BUS "/new_device", "%u 1", nr);
 		if (err == -ENOENT || err == -EACCES)
 			break;
 	}
+	if (!err)
+		*id = nr;
 
 	return err;
 }
