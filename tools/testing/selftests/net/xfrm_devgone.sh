@@ -38,9 +38,10 @@
 #   goes down, not when a slave goes down, leaves or is removed: then they move
 #   to the other slave.
 # - test_netns_*: a netns that exits with offloaded states and policies is gone
-#   in time, and so are others after it; also when its device was set down
-#   right before, with expiries under way. Catches leaked references and timers
-#   that outlive the netns.
+#   in time, and so are others after it; also when its device belongs to another
+#   netns and goes back to init_net, or was set down right before, with
+#   expiries under way. Catches leaked references and timers that outlive the
+#   netns.
 
 source xfrm_devgone_lib.sh
 
@@ -102,13 +103,6 @@ five_policies()
 	pol_offload fwd tunnel 6 1
 }
 
-check_driver_empty()
-{
-	[ "$(nsim_sa_count "$NSIM")" -eq 0 ] &&
-		[ "$(nsim_policy_count "$NSIM")" -eq 0 ]
-	check_err $? "the driver still has SAs or policies"
-}
-
 # can_rmmod TEST: says why not
 can_rmmod()
 {
@@ -134,7 +128,7 @@ crypto()
 	check_sa_told "${SPIS[@]}"
 	check_told_total 4
 	check_sa_count 0
-	[ "$how" != down ] || check_driver_empty
+	[ "$how" != down ] || check_nsim_empty "$NSIM"
 	check_nsim_balance
 	log_test "crypto offload, $how: each SA expires once"
 }
@@ -193,7 +187,7 @@ packet()
 		# shellcheck disable=SC2086
 		check_pol $p block
 	done
-	[ "$how" != down ] || check_driver_empty
+	[ "$how" != down ] || check_nsim_empty "$NSIM"
 	check_nsim_balance
 	log_test "packet offload, $how: policies stay and block"
 }
@@ -283,27 +277,38 @@ test_larval()
 	log_test "a larval state expires once"
 }
 
+# many_sas SPI N: N more than there are
+many_sas()
+{
+	local sa="mode transport ${ALG[*]} offload packet dev $DEV dir out"
+	local i
+
+	echo $(($(nsim_sa_count "$NSIM") + $2)) \
+		>"$(nsim_debug "$NSIM" ipsec_max_sa)"
+	check_err $? "cannot make room for $2 SAs"
+	for ((i = 0; i < $2; i++)); do
+		echo "xfrm state add src 10.9.1.1 dst 10.9.1.2 proto esp" \
+			"spi $(($1 + i)) $sa"
+	done >"$TMP/batch"
+	ip -n "$NSA" -batch "$TMP/batch"
+	check_err $? "cannot add $2 SAs"
+}
+
 test_many()
 {
-	local sa="mode transport ${ALG[*]}"
 	local pol="dst 10.8.1.0/24 dir out tmpl proto esp mode transport"
 	local nsa=400 npol=200 i n
 
 	RET=0
 	setup_topology || return
 	monitor_start
-	sa="$sa offload packet dev $DEV dir out"
 	pol="$pol offload packet dev $DEV"
-	echo "$nsa" >"$(nsim_debug "$NSIM" ipsec_max_sa)"
-	for ((i = 0; i < nsa; i++)); do
-		echo "xfrm state add src 10.9.1.1 dst 10.9.1.2 proto esp" \
-			"spi $((0x1000 + i)) $sa"
-	done >"$TMP/batch"
+	many_sas 0x1000 "$nsa"
 	for ((i = 0; i < npol; i++)); do
 		echo "xfrm policy add src 10.8.0.$i $pol"
-	done >>"$TMP/batch"
+	done >"$TMP/batch"
 	ip -n "$NSA" -batch "$TMP/batch"
-	check_err $? "cannot add $nsa SAs and $npol policies"
+	check_err $? "cannot add $npol policies"
 	depart del_device
 	monitor_sync
 	check_told_total "$((nsa + npol))"
@@ -502,6 +507,16 @@ test_lifetime()
 	log_test "a kept policy has its soft lifetime"
 }
 
+# check_pol_count N [NS]
+check_pol_count()
+{
+	local n
+
+	n=$(ip -n "${2:-$NSA}" xfrm policy list nosock | grep -c '^src')
+	[ "$n" -eq "$1" ]
+	check_err $? "$n policies instead of $1"
+}
+
 everything_else()
 {
 	ip -n "$NSA" xfrm state list
@@ -534,6 +549,8 @@ test_bystanders()
 		tmpl proto esp reqid 41 mode transport
 	check_sa_count 4
 	check_sa_count 1 "$NSC"
+	check_pol_count 4
+	check_pol_count 1 "$NSC"
 	before=$(everything_else)
 
 	sa_offload packet 0x1041 out transport 4 1
@@ -578,7 +595,7 @@ test_reuse()
 	n=$(sa_told 0x1041)
 	[ "$n" -eq 2 ]
 	check_err $? "SA 0x1041: $n hard expiries instead of 2"
-	check_driver_empty
+	check_nsim_empty "$NSIM"
 	check_nsim_balance
 	log_test "down and up: the device takes the same again"
 }
@@ -592,7 +609,7 @@ test_moved()
 	depart move
 	check_pol out 4 1 block
 	check_sa_count 0 "$NSC"
-	check_driver_empty
+	check_nsim_empty "$NSIM"
 	ip -n "$NSC" link set "$DEV" up
 	ip -n "$NSC" xfrm state add src 10.9.1.1 dst 10.9.1.2 proto esp \
 		spi 0x1041 reqid 41 mode transport "${ALG[@]}" \
@@ -659,9 +676,8 @@ bond_gone()
 	check_sa_told "${SPIS[@]}"
 	check_told_total 4
 	check_sa_count 0
-	[ "$(nsim_sa_count "$NSIM")" -eq 0 ] &&
-		[ "$(nsim_sa_count "$NSIM2")" -eq 0 ]
-	check_err $? "a slave still has SAs"
+	check_nsim_empty "$NSIM"
+	check_nsim_empty "$NSIM2"
 	check_nsim_balance
 	log_test "$name"
 }
@@ -734,11 +750,13 @@ test_bond_slave_removed()
 ##############################################################################
 # Netns exit
 
-# A veth goes with its peer in NSC.
+# tether NS: a veth goes with its peer in NSC
 tether()
 {
-	ip -n "$NSA" link add tether type veth peer name tether netns "$NSC"
-	check_err $? "cannot tether"
+	ip -n "$1" link add tether type veth peer name tether netns "$NSC" || {
+		check_err 1 "cannot tether $1"
+		return 1
+	}
 }
 
 untethered()
@@ -755,6 +773,7 @@ netns_gone()
 	check_err $? "netns $1 is still there"
 }
 
+# netns_exit [HOW...]: with the device, or right after it has left
 netns_exit()
 {
 	local warnings
@@ -764,51 +783,63 @@ netns_exit()
 	five_policies
 	sa_add 0xb001 out transport 4 1
 	pol add out tunnel 4 2
-	tether
+	tether "$NSA" || return
 	"$@"
 	netns_gone "$NSA"
 	# The worker that cleans up is there for the next one.
-	ip -n "$NSB" link add tether type veth peer name tether netns "$NSC"
-	netns_gone "$NSB"
+	tether "$NSB" && netns_gone "$NSB"
 	[ "$(cat /sys/kernel/warn_count)" = "$warnings" ]
 	check_err $? "kernel warns"
-	depart del_device
-	check_nsim_balance
 }
 
 test_netns_exit()
 {
 	RET=0
 	setup_topology || return
-	netns_exit :
+	netns_exit
+	depart del_device
+	check_nsim_balance
 	log_test "netns exits with its device"
 }
 
-# Such a device is moved to init_net.
+# A device whose devlink instance is elsewhere goes back to init_net, that is to
+# say: it leaves, too.
 test_netns_exit_moved()
 {
+	local DEV_BORN=NSC
+
 	RET=0
 	setup_topology || return
-	depart move
-	ip -n "$NSC" link set "$DEV" netns "$NSA"
-	dev_up
-	netns_exit :
+	netns_exit
+	[ -n "$(ls "$NSIM_BUS/devices/netdevsim$NSIM/net" 2>/dev/null)" ]
+	check_err $? "the device is not in init_net"
+	check_nsim_empty "$NSIM"
+	depart del_device
+	check_nsim_balance
 	log_test "netns exits with a device from elsewhere"
+}
+
+# Thousands expire over more than half a second.
+down_expiring()
+{
+	local nsa=4000 n
+
+	[ "$KSFT_MACHINE_SLOW" != yes ] || nsa=8000
+	many_sas 0x10000 "$nsa"
+	depart down
+	n=$(sa_count)
+	[ "$n" -gt $((nsa / 4)) ]
+	check_err $? "$n of $nsa SAs are yet to expire"
 }
 
 test_netns_exit_after_down()
 {
-	local i
-
 	RET=0
-	for ((i = 0; i < 5; i++)); do
-		defer_scope_push
-		setup_topology || break
-		netns_exit depart down
-		defer_scope_pop
-	done
-	((i == 5)) || { defer_scope_pop; return; }
-	log_test "netns exits right after its device was set down"
+	setup_topology || return
+	netns_exit down_expiring
+	depart del_device
+	check_nsim_balance
+	log_test "netns exits while the SAs of its device expire"
 }
 
 trap cleanup EXIT

@@ -26,6 +26,8 @@ ALG=(aead 'rfc4106(gcm(aes))' 0x3132333435363738393031323334353664636261 128)
 NSIM_BUS=/sys/bus/netdevsim
 NSIM_DEBUG=/sys/kernel/debug/netdevsim
 NSIM_NEXT=$((256 + RANDOM % 256))
+# The netns that DEV comes from
+DEV_BORN=NSA
 SENTINELS=0
 
 TMP=$(mktemp -d)
@@ -128,6 +130,29 @@ check_nsim_balance()
 	check_err $? "the driver complains $((COMPLAINTS - before)) times"
 }
 
+# nsim_has_freed ID: all that it was given, after the stack has deleted it
+nsim_has_freed()
+{
+	awk '
+		{ n[$1] = $2 }
+		END {
+			exit n["sa_added"] != n["sa_deleted"] ||
+			     n["sa_added"] != n["sa_freed"] ||
+			     n["pol_added"] != n["pol_deleted"] ||
+			     n["pol_added"] != n["pol_freed"]
+		}' "$(nsim_debug "$1" ipsec_counters)"
+}
+
+# check_nsim_empty ID
+check_nsim_empty()
+{
+	[ "$(nsim_sa_count "$1")" -eq 0 ] &&
+		[ "$(nsim_policy_count "$1")" -eq 0 ]
+	check_err $? "nsim$1 still has SAs or policies"
+	busywait "$BUSYWAIT_TIMEOUT" nsim_has_freed "$1"
+	check_err $? "nsim$1 was not told to free all that it was given"
+}
+
 # Skips all when something is missing that no test can do without.
 require_features()
 {
@@ -147,6 +172,10 @@ require_features()
 	setup_ns NSA
 	defer cleanup_ns "$NSA"
 	nsim_create probe "$NSA"
+	nsim_exists "$probe" || {
+		log_test "set-up"
+		exit "$EXIT_STATUS"
+	}
 	[ -e "$(nsim_debug "$probe" ipsec)" ] ||
 		skip_all "kernel without ESP offload"
 	[ -e "$(nsim_debug "$probe" ipsec_counters)" ] ||
@@ -209,9 +238,13 @@ setup_topology()
 {
 	setup_ns NSA NSB NSC
 	defer cleanup_ns "$NSA" "$NSB" "$NSC"
-	nsim_create NSIM "$NSA"
+	nsim_create NSIM "${!DEV_BORN}"
 	nsim_create NSIM_PEER "$NSB"
 	DEV=nsim$NSIM
+	if [ "$DEV_BORN" != NSA ]; then
+		ip -n "${!DEV_BORN}" link set "$DEV" netns "$NSA"
+		check_err $? "cannot move $DEV"
+	fi
 	PEER=nsim$NSIM_PEER
 	nsim_link "$NSA" "$NSIM" "$NSB" "$NSIM_PEER"
 	ip link add v0 netns "$NSA" type veth peer name v1 netns "$NSB"
@@ -464,8 +497,7 @@ depart()
 {
 	depart_start "$@"
 	busywait "$((BUSYWAIT_TIMEOUT / 2))" departed
-	check_err $? "$1: not done after $((BUSYWAIT_TIMEOUT / 2000)) s" ||
-		return
+	check_err $? "$1: not done after $((BUSYWAIT_TIMEOUT / 2000)) s"
 	if departed; then
 		wait "$DEPARTING"
 		check_err $? "$1 failed: $(tail -n 1 "$ERRORS")"

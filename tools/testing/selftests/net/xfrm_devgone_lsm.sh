@@ -56,7 +56,7 @@ TESTS=${chosen:-$ALL_TESTS}
 LIMIT=$((BUSYWAIT_TIMEOUT * 2))
 NSIM=/sys/bus/netdevsim
 ALG=(aead 'rfc4106(gcm(aes))' 0x3132333435363738393031323334353664636261 128)
-NR=0
+ID=2600
 TMP=$(mktemp -d)
 
 # add_state NETNS SPI [ARGS...]
@@ -117,8 +117,10 @@ in_time()
 setup()
 {
 	RET=0
-	NR=$((NR + 1))
-	ID=$((2600 + NR))
+	ID=$((ID + 1))
+	while [ -d "$NSIM/devices/netdevsim$ID" ]; do
+		ID=$((ID + 1))
+	done
 	unset NS
 	setup_ns NS
 	DEV=$(create_netdevsim "$ID" "$NS")
@@ -277,7 +279,10 @@ device_bond()
 # tether NETNS: a veth that goes with it, to see it go
 tether()
 {
-	ip link add "t-$ID" type veth peer name tether netns "$1"
+	ip link add "t-$ID" type veth peer name tether netns "$1" || {
+		check_err 1 "cannot tether"
+		return 1
+	}
 	defer untether "t-$ID"
 }
 
@@ -294,8 +299,7 @@ untethered()
 # netns_gone NETNS
 netns_gone()
 {
-	ip netns del "$1"
-	busywait "$LIMIT" untethered
+	! untethered && ip netns del "$1" && busywait "$LIMIT" untethered
 }
 
 # The veth is among the first to go. The worker that cleans up comes to the next
@@ -401,8 +405,10 @@ no_module()
 probe()
 {
 	[ "$(id -u)" -eq 0 ] || skip "needs root"
-	modprobe -q netdevsim
-	[ -d "$NSIM" ] || skip "no netdevsim"
+	if [ ! -d "$NSIM" ]; then
+		modprobe -q netdevsim || skip "no netdevsim"
+		defer modprobe -q -r netdevsim
+	fi
 	ip xfrm state help 2>&1 | grep -q packet ||
 		skip "ip does not know packet offload"
 	[ -x ./xfrm_lsm_deny ] || skip "xfrm_lsm_deny is not built"
@@ -412,7 +418,8 @@ probe()
 	defer allow
 	busywait "$LIMIT" module_decided >/dev/null
 	grep -q ready "$TMP/deny" || no_module
-	if ip -n "$NS" xfrm state flush 2>/dev/null; then
+	if ip -n "$NS" xfrm state flush 2>/dev/null &&
+	   ! grep -qsw bpf /sys/kernel/security/lsm; then
 		skip "the kernel does not ask BPF programs (lsm=)"
 	fi
 	allow

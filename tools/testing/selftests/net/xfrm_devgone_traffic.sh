@@ -30,14 +30,18 @@ source xfrm_devgone_lib.sh
 
 ALL_TESTS="
 	test_out_down
+	test_out_del_port
 	test_out_del_device
 	test_out_move
 	test_out_updown
 	test_forwarded_del_device
+	test_forwarded_move
 	test_forwarded_updown
 	test_in_del_device
+	test_in_move
 	test_in_updown
 	test_fwd_del_device
+	test_fwd_move
 	test_fwd_updown
 	test_block
 	test_bypass
@@ -154,6 +158,11 @@ test_out_down()
 	out down
 }
 
+test_out_del_port()
+{
+	out del_port
+}
+
 test_out_del_device()
 {
 	out del_device
@@ -205,6 +214,11 @@ forwarded()
 test_forwarded_del_device()
 {
 	forwarded del_device
+}
+
+test_forwarded_move()
+{
+	forwarded move
 }
 
 test_forwarded_updown()
@@ -267,6 +281,11 @@ test_in_del_device()
 	plain del_device in transport tunnel
 }
 
+test_in_move()
+{
+	plain move in transport tunnel
+}
+
 test_in_updown()
 {
 	plain updown in transport tunnel
@@ -275,6 +294,11 @@ test_in_updown()
 test_fwd_del_device()
 {
 	plain del_device fwd tunnel
+}
+
+test_fwd_move()
+{
+	plain move fwd tunnel
 }
 
 test_fwd_updown()
@@ -291,14 +315,25 @@ test_block()
 	settle "$NSA" "${BY_DEV[@]}" "${BY_VETH[@]}"
 	for family in 4 6; do
 		pol_offload out none "$family" 1 action block
+		pol_offload in none "$family" 2 action block
+		pol_offload fwd none "$family" 3 action block
 	done
-	depart del_device
+	leave del_device
+	settle "$NSB" "${BACK[@]}" 10.0.2.2 fd02::2
 	for family in 4 6; do
 		clear=$(received "$NSB" "$family")
 		eperm=$(udp_send "$NSA" "$(addr "$family" 1 2)")
-		settle "$NSA" "${BY_VETH[@]}"
+		settle "$NSA" "${WAY[@]}"
 		check_clear "$NSB" "$family" "$clear" 0
 		check_refused "$eperm"
+		clear=$(received "$NSA" "$family")
+		udp_send "$NSB" "$(addr "$family" 2 1)" >/dev/null
+		settle "$NSB" "${BACK[@]}"
+		check_clear "$NSA" "$family" "$clear" 0
+		clear=$(received "$NSC" "$family")
+		udp_send "$NSB" "$(addr "$family" 3 1)" >/dev/null
+		settle "$NSB" 10.0.2.2 fd02::2
+		check_clear "$NSC" "$family" "$clear" 0
 	done
 	log_test "what was blocked stays blocked"
 }

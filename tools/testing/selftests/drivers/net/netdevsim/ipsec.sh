@@ -46,11 +46,15 @@ ALL_TESTS="
 	test_larval
 "
 
+NSIM_BUS=/sys/bus/netdevsim
 NSIM_ID=$((512 + RANDOM % 256))
+while [ -d "$NSIM_BUS/devices/netdevsim$NSIM_ID" ] ||
+      [ -d "$NSIM_BUS/devices/netdevsim$((NSIM_ID + 256))" ]; do
+	NSIM_ID=$((NSIM_ID + 1))
+done
 NSIM_PEER_ID=$((NSIM_ID + 256))
 DEV=nsim$NSIM_ID
 PEER=nsim$NSIM_PEER_ID
-NSIM_BUS=/sys/bus/netdevsim
 DDIR=/sys/kernel/debug/netdevsim/netdevsim$NSIM_ID/ports/0
 ALG=(aead 'rfc4106(gcm(aes))' 0x3132333435363738393031323334353664636261 128)
 PORT=4000
@@ -99,12 +103,25 @@ setup()
 		neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev $DEV
 		neigh add 192.0.2.3 lladdr 02:00:00:00:00:02 dev $DEV
 	EOF
+	check_err $? "cannot set up $DEV"
 	[ "$1" = 4 ] || ip -n "$NS" -batch - <<-EOF
 		addr add 2001:db8::1/64 dev $DEV nodad
 		neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev $DEV
 	EOF
-	check_err $? "cannot set up $DEV"
+	check_err $? "cannot set up $DEV for IPv6"
 	COMPLAINTS=$(complaints)
+}
+
+balanced()
+{
+	awk '
+		{ n[$1] = $2 }
+		END {
+			exit n["sa_added"] != n["sa_deleted"] ||
+			     n["sa_added"] != n["sa_freed"] ||
+			     n["pol_added"] != n["pol_deleted"] ||
+			     n["pol_added"] != n["pol_freed"]
+		}' "$DDIR/ipsec_counters"
 }
 
 # Nothing is left when the device goes.
@@ -113,6 +130,8 @@ teardown()
 	ip -n "$NS" xfrm state flush
 	ip -n "$NS" xfrm policy flush
 	check_table 0 0
+	busywait "$BUSYWAIT_TIMEOUT" balanced
+	check_err $? "what was added, deleted and freed do not balance"
 	nsim_destroy "$NSIM_ID"
 	[ "$(complaints)" -eq "$COMPLAINTS" ]
 	check_err $? "the driver complains, see the kernel log"
@@ -618,6 +637,10 @@ if [ ! -d /sys/kernel/debug/netdevsim ]; then
 fi
 defer_scope_push
 setup
+[ -d "$NSIM_BUS/devices/netdevsim$NSIM_ID" ] || {
+	log_test "set-up"
+	exit "$EXIT_STATUS"
+}
 [ -e "$DDIR/ipsec" ] || skip_all "kernel without ESP offload"
 [ -e "$DDIR/ipsec_fail_policy" ] || skip_all "no packet offload"
 defer_scope_pop
