@@ -287,8 +287,9 @@ many_sas()
 		>"$(nsim_debug "$NSIM" ipsec_max_sa)"
 	check_err $? "cannot make room for $2 SAs"
 	for ((i = 0; i < $2; i++)); do
-		echo "xfrm state add src 10.9.1.1 proto esp $sa" \
-			"dst 10.16.$((i / 250)).$((i % 250)) spi $(($1 + i))"
+		echo "xfrm state add src 10.9.1.1 proto esp" \
+			"dst 10.16.$((i / 250)).$((i % 250))" \
+			"spi $(($1 + i)) $sa"
 	done >"$TMP/batch"
 	ip -n "$NSA" -batch "$TMP/batch"
 	check_err $? "cannot add $2 SAs"
