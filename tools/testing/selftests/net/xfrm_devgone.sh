@@ -277,7 +277,8 @@ test_larval()
 	log_test "a larval state expires once"
 }
 
-# many_sas SPI N: N more than there are, in as many hash chains
+# many_sas SPI N: N more than there are, each to a peer of its own, for adding
+# to one long hash chain takes a while
 many_sas()
 {
 	local sa="mode transport ${ALG[*]} offload packet dev $DEV dir out"
@@ -823,7 +824,7 @@ test_netns_exit_moved()
 # 64 expire every 10 ms.
 down_expiring()
 {
-	local nsa=4000 n
+	local nsa=16000 n
 
 	[ "$KSFT_MACHINE_SLOW" != yes ] || nsa=32000
 	many_sas 0x10000 "$nsa"

@@ -130,17 +130,14 @@ check_nsim_balance()
 	check_err $? "the driver complains $((COMPLAINTS - before)) times"
 }
 
-# nsim_has_freed ID: all that it was given, after the stack has deleted it
+# nsim_has_freed ID KIND: all that it was given of sa or pol
 nsim_has_freed()
 {
-	awk '
-		{ n[$1] = $2 }
-		END {
-			exit n["sa_added"] != n["sa_deleted"] ||
-			     n["sa_added"] != n["sa_freed"] ||
-			     n["pol_added"] != n["pol_deleted"] ||
-			     n["pol_added"] != n["pol_freed"]
-		}' "$(nsim_debug "$1" ipsec_counters)"
+	local n
+
+	n=$(nsim_counter "$1" "$2_added")
+	[ "$(nsim_counter "$1" "$2_deleted")" -eq "$n" ] &&
+		[ "$(nsim_counter "$1" "$2_freed")" -eq "$n" ]
 }
 
 # check_nsim_empty ID
@@ -149,8 +146,10 @@ check_nsim_empty()
 	[ "$(nsim_sa_count "$1")" -eq 0 ] &&
 		[ "$(nsim_policy_count "$1")" -eq 0 ]
 	check_err $? "nsim$1 still has SAs or policies"
-	busywait "$BUSYWAIT_TIMEOUT" nsim_has_freed "$1"
-	check_err $? "nsim$1 was not told to free all that it was given"
+	busywait "$BUSYWAIT_TIMEOUT" nsim_has_freed "$1" sa
+	check_err $? "nsim$1 was not told to free all SAs that it was given"
+	busywait "$BUSYWAIT_TIMEOUT" nsim_has_freed "$1" pol
+	check_err $? "nsim$1 was not told to free all policies"
 }
 
 # Skips all when something is missing that no test can do without.

@@ -407,7 +407,8 @@ probe()
 	[ "$(id -u)" -eq 0 ] || skip "needs root"
 	if [ ! -d "$NSIM" ]; then
 		modprobe -q netdevsim || skip "no netdevsim"
-		defer modprobe -q -r netdevsim
+		# which waits for a device that does not go
+		defer in_time modprobe -q -r netdevsim
 	fi
 	ip xfrm state help 2>&1 | grep -q packet ||
 		skip "ip does not know packet offload"

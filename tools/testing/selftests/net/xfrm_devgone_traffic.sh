@@ -308,7 +308,7 @@ test_fwd_updown()
 
 test_block()
 {
-	local family clear eperm
+	local family clear blocked eperm
 
 	RET=0
 	setup_topology || return
@@ -326,14 +326,20 @@ test_block()
 		settle "$NSA" "${WAY[@]}"
 		check_clear "$NSB" "$family" "$clear" 0
 		check_refused "$eperm"
+
 		clear=$(received "$NSA" "$family")
+		blocked=$(xfrm_stat "$NSA" XfrmInPolBlock)
 		udp_send "$NSB" "$(addr "$family" 2 1)" >/dev/null
 		settle "$NSB" "${BACK[@]}"
 		check_clear "$NSA" "$family" "$clear" 0
+		check_blocked XfrmInPolBlock "$blocked"
+
 		clear=$(received "$NSC" "$family")
+		blocked=$(xfrm_stat "$NSA" XfrmInPolBlock)
 		udp_send "$NSB" "$(addr "$family" 3 1)" >/dev/null
 		settle "$NSB" 10.0.2.2 fd02::2
 		check_clear "$NSC" "$family" "$clear" 0
+		check_blocked XfrmInPolBlock "$blocked"
 	done
 	log_test "what was blocked stays blocked"
 }

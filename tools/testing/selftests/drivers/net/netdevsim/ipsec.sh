@@ -112,26 +112,19 @@ setup()
 	COMPLAINTS=$(complaints)
 }
 
-balanced()
-{
-	awk '
-		{ n[$1] = $2 }
-		END {
-			exit n["sa_added"] != n["sa_deleted"] ||
-			     n["sa_added"] != n["sa_freed"] ||
-			     n["pol_added"] != n["pol_deleted"] ||
-			     n["pol_added"] != n["pol_freed"]
-		}' "$DDIR/ipsec_counters"
-}
-
 # Nothing is left when the device goes.
 teardown()
 {
+	local kind n
+
 	ip -n "$NS" xfrm state flush
 	ip -n "$NS" xfrm policy flush
 	check_table 0 0
-	busywait "$BUSYWAIT_TIMEOUT" balanced
-	check_err $? "what was added, deleted and freed do not balance"
+	for kind in sa pol; do
+		n=$(counter "${kind}_added")
+		busywait "$BUSYWAIT_TIMEOUT" counter_is "${kind}_freed" "$n"
+		check_counters "${kind}_deleted" "$n" "${kind}_freed" "$n"
+	done
 	nsim_destroy "$NSIM_ID"
 	[ "$(complaints)" -eq "$COMPLAINTS" ]
 	check_err $? "the driver complains, see the kernel log"
@@ -208,6 +201,11 @@ check_shown()
 counter()
 {
 	awk -v "name=$1" '$1 == name { print $2 }' "$DDIR/ipsec_counters"
+}
+
+counter_is()
+{
+	[ "$(counter "$1")" -eq "$2" ]
 }
 
 # check_counters NAME N...
