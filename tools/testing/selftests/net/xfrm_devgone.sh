@@ -485,20 +485,28 @@ test_kept_flush()
 
 test_lifetime()
 {
-	local lifetime=4 n
+	local hard="a kept policy ignores its hard lifetime"
+	local soft="a kept policy has its soft lifetime"
+	local lifetime=4 start n
 
 	# The device is to leave before that.
 	[ "$KSFT_MACHINE_SLOW" != yes ] || lifetime=15
 	RET=0
 	setup_topology || return
 	monitor_start
+	start=$SECONDS
 	pol_offload out transport 4 1 limit time-hard "$lifetime"
 	pol_offload in transport 4 1 limit time-soft "$lifetime"
 	depart del_device
+	if [ $((SECONDS - start)) -ge "$lifetime" ]; then
+		log_test_skip "$hard" "too slow for a lifetime of $lifetime s"
+		log_test_skip "$soft" "too slow for a lifetime of $lifetime s"
+		return
+	fi
 	monitor_sync $((lifetime + 2))
 	check_pol_told out 4 1
 	check_pol out 4 1 block
-	log_test "a kept policy ignores its hard lifetime"
+	log_test "$hard"
 
 	RET=0
 	check_pol_told in 4 1
@@ -506,7 +514,7 @@ test_lifetime()
 	n=$(heard "$(pol_sel in 4 1) .*dir in $SOFT")
 	[ "$n" -eq 1 ]
 	check_err $? "$n soft expiries instead of 1"
-	log_test "a kept policy has its soft lifetime"
+	log_test "$soft"
 }
 
 # check_pol_count N [NS]
@@ -821,27 +829,38 @@ test_netns_exit_moved()
 	log_test "netns exits with a device from elsewhere"
 }
 
-# 64 expire every 10 ms.
+# The device goes down, and most of its states have not expired yet.
 down_expiring()
 {
 	local nsa=16000 n
 
+	# At the pace of the expiries (XFRM_DEV_PACE_*), 2.5 or 5 seconds
 	[ "$KSFT_MACHINE_SLOW" != yes ] || nsa=32000
 	many_sas 0x10000 "$nsa"
+	monitor_start
 	depart down
+	busywait "$BUSYWAIT_TIMEOUT" grep -q "^Expired .*$HARD" "$EVENTS"
+	check_err $? "none of $nsa SAs has expired"
+	kill_process "$MONITOR"
 	n=$(sa_count)
-	[ "$n" -gt $((nsa / 8)) ]
-	check_err $? "$n of $nsa SAs are yet to expire"
+	[ "$n" -gt $((nsa / 8)) ] || TOO_SLOW="$n of $nsa SAs are left"
 }
 
 test_netns_exit_after_down()
 {
+	local name="netns exits while the SAs of its device expire"
+	local TOO_SLOW=
+
 	RET=0
 	setup_topology || return
 	netns_exit down_expiring
 	depart del_device
 	check_nsim_balance
-	log_test "netns exits while the SAs of its device expire"
+	if ((RET == 0)) && [ -n "$TOO_SLOW" ]; then
+		log_test_skip "$name" "too slow: $TOO_SLOW"
+		return
+	fi
+	log_test "$name"
 }
 
 trap cleanup EXIT

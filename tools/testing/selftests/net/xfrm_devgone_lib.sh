@@ -60,10 +60,38 @@ nsim_exists()
 	[ -d "$NSIM_BUS/devices/netdevsim$1" ]
 }
 
+nsim_del()
+{
+	echo "$1" >"$NSIM_BUS/del_device"
+}
+
+process_gone()
+{
+	! kill -0 "$1" 2>/dev/null
+}
+
+# A removal that hangs keeps the bus locked: whoever touches it then hangs, too,
+# and cannot be killed.
+STUCK=
+DEPARTING=
+
+# in_time WHAT CMD...: in the background, for it may hang; then it must not keep
+# our output open
+in_time()
+{
+	local what=$1; shift
+
+	[ -z "$STUCK" ] || return 0
+	"$@" >/dev/null 2>"$TMP/job" &
+	busywait "$BUSYWAIT_TIMEOUT" process_gone $! && return
+	STUCK="$what hangs"
+	check_err 1 "$STUCK"
+}
+
 nsim_destroy()
 {
 	if nsim_exists "$1"; then
-		echo "$1" >"$NSIM_BUS/del_device"
+		in_time "removal of netdevsim $1" nsim_del "$1"
 	fi
 }
 
@@ -73,6 +101,14 @@ nsim_create()
 	local var=$1; shift
 	local ns=$1; shift
 
+	if [ -n "$DEPARTING" ]; then
+		busywait "$BUSYWAIT_TIMEOUT" departed || STUCK="a departure hangs"
+	fi
+	if [ -n "$STUCK" ]; then
+		check_err 1 "$STUCK, no other test can run"
+		log_test "set-up"
+		exit "$EXIT_STATUS"
+	fi
 	while nsim_exists "$NSIM_NEXT"; do
 		NSIM_NEXT=$((NSIM_NEXT + 1))
 	done
@@ -118,7 +154,7 @@ nsim_policy_count()
 # The driver tells when the callbacks for an SA or policy do not balance.
 nsim_complaints()
 {
-	dmesg | grep -cE 'tearing down IPsec offload with|Invalid SA for'
+	dmesg | grep -cE 'tearing down IPsec offload with|Invalid (SA|policy) for'
 }
 
 check_nsim_balance()
@@ -161,7 +197,7 @@ require_features()
 		skip_all "iproute2 too old, no packet offload"
 	if [ ! -w "$NSIM_BUS/new_device" ]; then
 		modprobe -q netdevsim || skip_all "no netdevsim"
-		defer modprobe -q -r netdevsim
+		defer in_time "modprobe -r" modprobe -q -r netdevsim
 	fi
 	if [ ! -d "$NSIM_DEBUG" ]; then
 		mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
@@ -489,7 +525,7 @@ depart_start()
 
 departed()
 {
-	! kill -0 "$DEPARTING" 2>/dev/null
+	process_gone "$DEPARTING"
 }
 
 depart()

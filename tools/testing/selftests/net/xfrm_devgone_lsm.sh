@@ -111,6 +111,7 @@ in_time()
 		cat "$TMP/job"
 		return 1
 	}
+	wait "$pid"
 }
 
 # A netns with a device of its own, for one test
@@ -127,8 +128,8 @@ setup()
 	defer remove_device "$ID"
 }
 
-# What has been refused so far is not when the module is gone. The device may
-# not go nevertheless: the next test is to run then.
+# The flush is no longer refused once the module is gone. The device may hang
+# nevertheless: the next test is to run then.
 remove_device()
 {
 	[ ! -e "/run/netns/$NS" ] || ip -n "$NS" xfrm policy flush
@@ -251,7 +252,7 @@ device_removed()
 	check_err $? "cannot add"
 	deny
 	in_time del_device "$ID"
-	check_err $? "removal hangs"
+	check_err $? "removal fails or hangs"
 	lost_all
 	not_asked
 	log_test "device is removed"
@@ -269,7 +270,7 @@ device_bond()
 	check_err $? "cannot add"
 	deny
 	in_time ip -n "$NS" link del bond0
-	check_err $? "removal hangs"
+	check_err $? "removal fails or hangs"
 	busywait "$LIMIT" no_states "$NS"
 	check_err $? "states left"
 	not_asked
@@ -356,8 +357,11 @@ netns_timer()
 	check_err $? "cannot add"
 	deny
 	netns_goes
-	[ $((SECONDS - start)) -lt "$lifetime" ]
-	check_err $? "too slow for a lifetime of $lifetime s"
+	if [ $((SECONDS - start)) -ge "$lifetime" ]; then
+		log_test_skip "netns is gone when its state expires" \
+			"too slow for a lifetime of $lifetime s"
+		return
+	fi
 	add_state "$OTHER" 0x1 limit time-hard "$lifetime"
 	check_err $? "cannot add"
 	busywait $((LIMIT + lifetime * 1000)) no_states "$OTHER"
@@ -410,7 +414,7 @@ probe()
 		# which waits for a device that does not go
 		defer in_time modprobe -q -r netdevsim
 	fi
-	ip xfrm state help 2>&1 | grep -q packet ||
+	ip xfrm state help 2>&1 | grep -q 'crypto *| *packet' ||
 		skip "ip does not know packet offload"
 	[ -x ./xfrm_lsm_deny ] || skip "xfrm_lsm_deny is not built"
 	setup_ns NS

@@ -3,7 +3,8 @@
  * xfrm_devgone_lsm.sh: BPF programs at the LSM hooks that the kernel asks,
  * which are there until this ends. Says "ready" once they are, and, when told
  * to end (SIGTERM, SIGINT), how often each has been asked. They know nothing of
- * what the object is, it is the same for all in the machine.
+ * what the object is, it is the same for all in the machine: nobody else may be
+ * in need of IPsec meanwhile.
  *
  * The programs are a few instructions, so that neither clang nor libbpf is
  * needed.
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -204,9 +206,15 @@ static void deny(const char *btf, const char *hook, int map)
 
 int main(void)
 {
+	pid_t parent = getppid();
 	int state, policy, sig;
 	sigset_t set;
 	char *btf;
+
+	/* The test may be killed, and this is for the whole machine. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		return KSFT_FAIL;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);

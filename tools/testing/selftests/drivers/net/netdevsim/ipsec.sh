@@ -73,17 +73,44 @@ skip_all()
 	exit "$EXIT_STATUS"
 }
 
+nsim_del()
+{
+	echo "$1" >"$NSIM_BUS/del_device"
+}
+
+process_gone()
+{
+	! kill -0 "$1" 2>/dev/null
+}
+
+# A removal that hangs keeps the bus locked: whoever touches it then hangs, too,
+# and cannot be killed.
+STUCK=
+
+# in_time WHAT CMD...: in the background, for it may hang; then it must not keep
+# our output open
+in_time()
+{
+	local what=$1; shift
+
+	[ -z "$STUCK" ] || return 0
+	"$@" >/dev/null 2>"$TMP" &
+	busywait "$BUSYWAIT_TIMEOUT" process_gone $! && return
+	STUCK="$what hangs"
+	check_err 1 "$STUCK"
+}
+
 # nsim_destroy ID
 nsim_destroy()
 {
 	if [ -d "$NSIM_BUS/devices/netdevsim$1" ]; then
-		echo "$1" >"$NSIM_BUS/del_device"
+		in_time "removal of netdevsim $1" nsim_del "$1"
 	fi
 }
 
 complaints()
 {
-	dmesg | grep -cE 'tearing down IPsec offload with|Invalid SA for'
+	dmesg | grep -cE 'tearing down IPsec offload with|Invalid (SA|policy) for'
 }
 
 # setup [4]: IPv4 only, for what IPv6 sends by itself is counted as clear
@@ -91,6 +118,11 @@ setup()
 {
 	local no_ipv6=net.ipv6.conf.default.disable_ipv6=1
 
+	if [ -n "$STUCK" ]; then
+		check_err 1 "$STUCK, no other test can run"
+		log_test "set-up"
+		exit "$EXIT_STATUS"
+	fi
 	setup_ns NS
 	defer cleanup_ns "$NS"
 	if [ "$1" = 4 ]; then
@@ -627,7 +659,7 @@ ip xfrm state help 2>&1 | grep -q 'crypto *| *packet' ||
 	skip_all "iproute2 too old, no packet offload"
 if [ ! -w "$NSIM_BUS/new_device" ]; then
 	modprobe -q netdevsim || skip_all "no netdevsim"
-	defer modprobe -q -r netdevsim
+	defer in_time "modprobe -r" modprobe -q -r netdevsim
 fi
 if [ ! -d /sys/kernel/debug/netdevsim ]; then
 	mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
