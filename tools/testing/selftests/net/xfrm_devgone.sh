@@ -498,7 +498,7 @@ test_lifetime()
 	pol_offload out transport 4 1 limit time-hard "$lifetime"
 	pol_offload in transport 4 1 limit time-soft "$lifetime"
 	depart del_device
-	if [ $((SECONDS - start)) -ge "$lifetime" ]; then
+	if ((RET == 0 && SECONDS - start >= lifetime)); then
 		log_test_skip "$hard" "too slow for a lifetime of $lifetime s"
 		log_test_skip "$soft" "too slow for a lifetime of $lifetime s"
 		return
@@ -829,7 +829,8 @@ test_netns_exit_moved()
 	log_test "netns exits with a device from elsewhere"
 }
 
-# The device goes down, and most of its states have not expired yet.
+# The device goes down, and many of its states are still to expire, unless all
+# expire at once: default_buffer in xfrm_devgone_netlink.c looks at their pace.
 down_expiring()
 {
 	local nsa=16000 n

@@ -39,6 +39,7 @@ cleanup()
 	defer_scopes_cleanup
 	cleanup_all_ns
 	rm -rf "$TMP"
+	check_stuck "clean-up"
 }
 
 skip_all()
@@ -73,6 +74,7 @@ process_gone()
 # A removal that hangs keeps the bus locked: whoever touches it then hangs, too,
 # and cannot be killed.
 STUCK=
+STUCK_TOLD=
 DEPARTING=
 
 # in_time WHAT CMD...: in the background, for it may hang; then it must not keep
@@ -80,12 +82,29 @@ DEPARTING=
 in_time()
 {
 	local what=$1; shift
+	local pid
 
 	[ -z "$STUCK" ] || return 0
 	"$@" >/dev/null 2>"$TMP/job" &
-	busywait "$BUSYWAIT_TIMEOUT" process_gone $! && return
+	pid=$!
+	if busywait "$BUSYWAIT_TIMEOUT" process_gone "$pid"; then
+		wait "$pid"
+		check_err $? "$what failed: $(tail -n 1 "$TMP/job")"
+		return
+	fi
 	STUCK="$what hangs"
 	check_err 1 "$STUCK"
+}
+
+# The test that has hung may have been told of by then.
+check_stuck()
+{
+	[ -n "$STUCK" ] && [ -z "$STUCK_TOLD" ] || return 0
+	STUCK_TOLD=1
+	RET=0
+	check_err 1 "$STUCK, no other test can run"
+	log_test "${1:-set-up}"
+	exit "$EXIT_STATUS"
 }
 
 nsim_destroy()
@@ -101,14 +120,10 @@ nsim_create()
 	local var=$1; shift
 	local ns=$1; shift
 
-	if [ -n "$DEPARTING" ]; then
+	if [ -z "$STUCK" ] && [ -n "$DEPARTING" ]; then
 		busywait "$BUSYWAIT_TIMEOUT" departed || STUCK="a departure hangs"
 	fi
-	if [ -n "$STUCK" ]; then
-		check_err 1 "$STUCK, no other test can run"
-		log_test "set-up"
-		exit "$EXIT_STATUS"
-	fi
+	check_stuck
 	while nsim_exists "$NSIM_NEXT"; do
 		NSIM_NEXT=$((NSIM_NEXT + 1))
 	done
@@ -525,7 +540,7 @@ depart_start()
 
 departed()
 {
-	process_gone "$DEPARTING"
+	[ -z "$DEPARTING" ] || process_gone "$DEPARTING"
 }
 
 depart()
@@ -536,6 +551,7 @@ depart()
 	if departed; then
 		wait "$DEPARTING"
 		check_err $? "$1 failed: $(tail -n 1 "$ERRORS")"
+		DEPARTING=
 	fi
 }
 

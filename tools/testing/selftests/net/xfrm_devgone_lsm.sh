@@ -99,6 +99,11 @@ process_gone()
 	! kill -0 "$1" 2>/dev/null
 }
 
+# The process that hangs. Its removal keeps the bus locked: whoever touches that
+# then hangs, too, and cannot be killed.
+STUCK=
+STUCK_TOLD=
+
 # in_time CMD...: does it come to an end?
 in_time()
 {
@@ -108,15 +113,29 @@ in_time()
 	"$@" >"$TMP/job" 2>&1 &
 	pid=$!
 	busywait "$LIMIT" process_gone "$pid" || {
+		STUCK=$pid
+		return 1
+	}
+	wait "$pid" || {
 		cat "$TMP/job"
 		return 1
 	}
-	wait "$pid"
+}
+
+check_stuck()
+{
+	[ -n "$STUCK" ] && [ -z "$STUCK_TOLD" ] || return 0
+	STUCK_TOLD=1
+	RET=0
+	check_err 1 "a removal hangs, no other test can run"
+	log_test "$1"
+	exit "$EXIT_STATUS"
 }
 
 # A netns with a device of its own, for one test
 setup()
 {
+	check_stuck "set-up"
 	RET=0
 	ID=$((ID + 1))
 	while [ -d "$NSIM/devices/netdevsim$ID" ]; do
@@ -128,12 +147,16 @@ setup()
 	defer remove_device "$ID"
 }
 
-# The flush is no longer refused once the module is gone. The device may hang
-# nevertheless: the next test is to run then.
+# The flush is no longer refused once the module is gone, and then what hangs for
+# want of it does not any more.
 remove_device()
 {
 	[ ! -e "/run/netns/$NS" ] || ip -n "$NS" xfrm policy flush
 	[ ! -e "/run/netns/$NS" ] || ip -n "$NS" xfrm state flush
+	if [ -n "$STUCK" ]; then
+		busywait "$LIMIT" process_gone "$STUCK" || return
+		STUCK=
+	fi
 	in_time cleanup_netdevsim "$1"
 }
 
@@ -357,7 +380,7 @@ netns_timer()
 	check_err $? "cannot add"
 	deny
 	netns_goes
-	if [ $((SECONDS - start)) -ge "$lifetime" ]; then
+	if ((RET == 0 && SECONDS - start >= lifetime)); then
 		log_test_skip "netns is gone when its state expires" \
 			"too slow for a lifetime of $lifetime s"
 		return
@@ -374,6 +397,7 @@ cleanup()
 	defer_scopes_cleanup
 	cleanup_all_ns
 	rm -rf "$TMP"
+	check_stuck "clean-up"
 }
 
 skip()
@@ -405,6 +429,11 @@ no_module()
 	exit "$EXIT_STATUS"
 }
 
+unload()
+{
+	[ -n "$STUCK" ] || in_time modprobe -q -r netdevsim
+}
+
 # Is there a module to be had, and does the kernel ask it?
 probe()
 {
@@ -412,7 +441,7 @@ probe()
 	if [ ! -d "$NSIM" ]; then
 		modprobe -q netdevsim || skip "no netdevsim"
 		# which waits for a device that does not go
-		defer in_time modprobe -q -r netdevsim
+		defer unload
 	fi
 	ip xfrm state help 2>&1 | grep -q 'crypto *| *packet' ||
 		skip "ip does not know packet offload"

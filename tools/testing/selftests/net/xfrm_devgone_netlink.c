@@ -1614,8 +1614,8 @@ TEST_F_TIMEOUT(xfrm_devgone, default_buffer, 240)
 {
 	struct sa sa = { .dir = XFRM_SA_DIR_OUT };
 	unsigned int i, got = 0, lost = 0;
-	int fds[2], err = 0;
 	struct mnl_socket *other;
+	int fds[2], err = 0;
 	char path[128];
 	__u32 spi;
 	pid_t pid;

@@ -3,8 +3,8 @@
  * xfrm_devgone_lsm.sh: BPF programs at the LSM hooks that the kernel asks,
  * which are there until this ends. Says "ready" once they are, and, when told
  * to end (SIGTERM, SIGINT), how often each has been asked. They know nothing of
- * what the object is, it is the same for all in the machine: nobody else may be
- * in need of IPsec meanwhile.
+ * what the object is, it is the same for all in the machine: nothing else
+ * should use IPsec meanwhile.
  *
  * The programs are a few instructions, so that neither clang nor libbpf is
  * needed.
@@ -214,7 +214,7 @@ int main(void)
 	/* The test may be killed, and this is for the whole machine. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
-		return KSFT_FAIL;
+		ksft_exit_fail_msg("the test is gone\n");
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);

@@ -65,6 +65,7 @@ cleanup()
 	defer_scopes_cleanup
 	cleanup_all_ns
 	rm -f "$TMP"
+	check_stuck "clean-up"
 }
 
 skip_all()
@@ -86,18 +87,36 @@ process_gone()
 # A removal that hangs keeps the bus locked: whoever touches it then hangs, too,
 # and cannot be killed.
 STUCK=
+STUCK_TOLD=
 
 # in_time WHAT CMD...: in the background, for it may hang; then it must not keep
 # our output open
 in_time()
 {
 	local what=$1; shift
+	local pid
 
 	[ -z "$STUCK" ] || return 0
 	"$@" >/dev/null 2>"$TMP" &
-	busywait "$BUSYWAIT_TIMEOUT" process_gone $! && return
+	pid=$!
+	if busywait "$BUSYWAIT_TIMEOUT" process_gone "$pid"; then
+		wait "$pid"
+		check_err $? "$what failed: $(tail -n 1 "$TMP")"
+		return
+	fi
 	STUCK="$what hangs"
 	check_err 1 "$STUCK"
+}
+
+# The test that has hung may have been told of by then.
+check_stuck()
+{
+	[ -n "$STUCK" ] && [ -z "$STUCK_TOLD" ] || return 0
+	STUCK_TOLD=1
+	RET=0
+	check_err 1 "$STUCK, no other test can run"
+	log_test "${1:-set-up}"
+	exit "$EXIT_STATUS"
 }
 
 # nsim_destroy ID
@@ -118,11 +137,7 @@ setup()
 {
 	local no_ipv6=net.ipv6.conf.default.disable_ipv6=1
 
-	if [ -n "$STUCK" ]; then
-		check_err 1 "$STUCK, no other test can run"
-		log_test "set-up"
-		exit "$EXIT_STATUS"
-	fi
+	check_stuck
 	setup_ns NS
 	defer cleanup_ns "$NS"
 	if [ "$1" = 4 ]; then
