@@ -839,12 +839,18 @@ down_expiring()
 	[ "$KSFT_MACHINE_SLOW" != yes ] || nsa=32000
 	many_sas 0x10000 "$nsa"
 	monitor_start
-	depart down
-	busywait "$BUSYWAIT_TIMEOUT" grep -q "^Expired .*$HARD" "$EVENTS"
-	check_err $? "none of $nsa SAs has expired"
+	# It takes the CPU, and may not be needed.
+	kill -STOP "$MONITOR"
+	n=$(printf '%s\n' "link set $DEV down" "xfrm state count" |
+		ip -n "$NSA" -batch - | sed 's/.* //')
+	kill -CONT "$MONITOR"
+	if [ "$n" -le $((nsa / 8)) ]; then
+		busywait "$BUSYWAIT_TIMEOUT" \
+			grep -q "^Expired .*$HARD" "$EVENTS"
+		check_err $? "none of $nsa SAs has expired"
+		TOO_SLOW="$n of $nsa SAs are left"
+	fi
 	kill_process "$MONITOR"
-	n=$(sa_count)
-	[ "$n" -gt $((nsa / 8)) ] || TOO_SLOW="$n of $nsa SAs are left"
 }
 
 test_netns_exit_after_down()
@@ -858,7 +864,8 @@ test_netns_exit_after_down()
 	depart del_device
 	check_nsim_balance
 	if ((RET == 0)) && [ -n "$TOO_SLOW" ]; then
-		log_test_skip "$name" "too slow: $TOO_SLOW"
+		log_info "$TOO_SLOW"
+		log_test_skip "$name"
 		return
 	fi
 	log_test "$name"
