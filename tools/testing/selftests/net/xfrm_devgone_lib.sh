@@ -121,7 +121,8 @@ nsim_create()
 	local ns=$1; shift
 
 	if [ -z "$STUCK" ] && [ -n "$DEPARTING" ]; then
-		busywait "$BUSYWAIT_TIMEOUT" departed || STUCK="a departure hangs"
+		busywait "$BUSYWAIT_TIMEOUT" departed ||
+			STUCK="a departure hangs"
 	fi
 	check_stuck
 	while nsim_exists "$NSIM_NEXT"; do
@@ -169,7 +170,8 @@ nsim_policy_count()
 # The driver tells when the callbacks for an SA or policy do not balance.
 nsim_complaints()
 {
-	dmesg | grep -cE 'tearing down IPsec offload with|Invalid (SA|policy) for'
+	dmesg | grep -cE -e 'tearing down IPsec offload with' \
+		-e 'Invalid (SA|policy) for'
 }
 
 check_nsim_balance()

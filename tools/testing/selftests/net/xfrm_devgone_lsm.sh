@@ -147,8 +147,8 @@ setup()
 	defer remove_device "$ID"
 }
 
-# The flush is no longer refused once the module is gone, and then what hangs for
-# want of it does not any more.
+# The flush is no longer refused once the module is gone, and then what hangs
+# for want of it does not any more.
 remove_device()
 {
 	[ ! -e "/run/netns/$NS" ] || ip -n "$NS" xfrm policy flush

@@ -268,13 +268,15 @@ static int sa_add(struct mnl_socket *nl, const struct sa *sa)
 {
 	struct nlmsghdr *nlh = msg_start(XFRM_MSG_NEWSA, 0);
 	struct {
-		struct xfrm_algo_aead aead;
-		char key[20];
-	} alg = {
-		.aead.alg_name = "rfc4106(gcm(aes))",
-		.aead.alg_key_len = 160,
-		.aead.alg_icv_len = 128,
-		.key = "0123456789abcdefsalt",
+		char alg_name[64];
+		unsigned int alg_key_len;
+		unsigned int alg_icv_len;
+		char alg_key[20];
+	} alg = { /* struct xfrm_algo_aead with a key */
+		.alg_name = "rfc4106(gcm(aes))",
+		.alg_key_len = 160,
+		.alg_icv_len = 128,
+		.alg_key = "0123456789abcdefsalt",
 	};
 	struct xfrm_user_offload xuo = {
 		.ifindex = sa->ifindex,
@@ -925,10 +927,10 @@ static void check_expire(struct __test_metadata *_metadata,
 
 /* Verifies the hard XFRM_MSG_EXPIRE of SAs whose device is gone, crypto and
  * packet offload, in and out, IPv4 in transport and IPv6 in tunnel mode, with
- * all optional attributes: it has what identifies the SA, comes once, and the SA
- * is gone then. Catches a departure that is not told (7.3 and before), a message
- * of somebody else's making, one that is too small for its attributes, and a
- * soft expiry.
+ * all optional attributes: it has what identifies the SA, comes once, and the
+ * SA is gone then. Catches a departure that is not told (7.3 and before), a
+ * message of somebody else's making, one that is too small for its attributes,
+ * and a soft expiry.
  */
 TEST_F_TIMEOUT(xfrm_devgone, expire_contents, 120)
 {
@@ -1062,8 +1064,8 @@ static void check_policy(struct __test_metadata *_metadata,
 /* Verifies the hard XFRM_MSG_POLEXPIRE of policies whose device is gone: out,
  * in and fwd, protecting, blocking and bypassing, IPv4 in transport and IPv6 in
  * tunnel mode, with all optional attributes. It comes once and shows what the
- * policy does from then on. Catches policies that vanish without a word (7.3 and
- * before), and a kernel-internal action value that leaks to user space.
+ * policy does from then on. Catches policies that vanish without a word (7.3
+ * and before), and a kernel-internal action value that leaks to user space.
  */
 TEST_F_TIMEOUT(xfrm_devgone, polexpire_contents, 120)
 {

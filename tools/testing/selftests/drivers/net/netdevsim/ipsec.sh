@@ -129,7 +129,8 @@ nsim_destroy()
 
 complaints()
 {
-	dmesg | grep -cE 'tearing down IPsec offload with|Invalid (SA|policy) for'
+	dmesg | grep -cE -e 'tearing down IPsec offload with' \
+		-e 'Invalid (SA|policy) for'
 }
 
 # setup [4]: IPv4 only, for what IPv6 sends by itself is counted as clear
