@@ -844,7 +844,9 @@ down_expiring()
 	n=$(printf '%s\n' "link set $DEV down" "xfrm state count" |
 		ip -n "$NSA" -batch - | sed 's/.* //')
 	kill -CONT "$MONITOR"
-	if [ "$n" -le $((nsa / 8)) ]; then
+	[ -n "$n" ]
+	check_err $? "cannot set $DEV down"
+	if [ "${n:-0}" -le $((nsa / 8)) ]; then
 		busywait "$BUSYWAIT_TIMEOUT" \
 			grep -q "^Expired .*$HARD" "$EVENTS"
 		check_err $? "none of $nsa SAs has expired"
