@@ -29,6 +29,7 @@ NSIM_NEXT=$((256 + RANDOM % 256))
 # The netns that DEV comes from
 DEV_BORN=NSA
 SENTINELS=0
+DEPARTING=
 
 TMP=$(mktemp -d)
 EVENTS=$TMP/events
@@ -66,47 +67,6 @@ nsim_del()
 	echo "$1" >"$NSIM_BUS/del_device"
 }
 
-process_gone()
-{
-	! kill -0 "$1" 2>/dev/null
-}
-
-# A removal that hangs keeps the bus locked: whoever touches it then hangs, too,
-# and cannot be killed.
-STUCK=
-STUCK_TOLD=
-DEPARTING=
-
-# in_time WHAT CMD...: in the background, for it may hang; then it must not keep
-# our output open
-in_time()
-{
-	local what=$1; shift
-	local pid
-
-	[ -z "$STUCK" ] || return 0
-	"$@" >/dev/null 2>"$TMP/job" &
-	pid=$!
-	if busywait "$BUSYWAIT_TIMEOUT" process_gone "$pid"; then
-		wait "$pid"
-		check_err $? "$what failed: $(tail -n 1 "$TMP/job")"
-		return
-	fi
-	STUCK="$what hangs"
-	check_err 1 "$STUCK"
-}
-
-# The test that has hung may have been told of by then.
-check_stuck()
-{
-	[ -n "$STUCK" ] && [ -z "$STUCK_TOLD" ] || return 0
-	STUCK_TOLD=1
-	RET=0
-	check_err 1 "$STUCK, no other test can run"
-	log_test "${1:-set-up}"
-	exit "$EXIT_STATUS"
-}
-
 nsim_destroy()
 {
 	if nsim_exists "$1"; then
@@ -122,7 +82,7 @@ nsim_create()
 
 	if [ -z "$STUCK" ] && [ -n "$DEPARTING" ]; then
 		busywait "$BUSYWAIT_TIMEOUT" departed ||
-			STUCK="a departure hangs"
+			STUCK=$DEPARTING STUCK_WHAT="a departure"
 	fi
 	check_stuck
 	while nsim_exists "$NSIM_NEXT"; do

@@ -79,46 +79,6 @@ nsim_del()
 	echo "$1" >"$NSIM_BUS/del_device"
 }
 
-process_gone()
-{
-	! kill -0 "$1" 2>/dev/null
-}
-
-# A removal that hangs keeps the bus locked: whoever touches it then hangs, too,
-# and cannot be killed.
-STUCK=
-STUCK_TOLD=
-
-# in_time WHAT CMD...: in the background, for it may hang; then it must not keep
-# our output open
-in_time()
-{
-	local what=$1; shift
-	local pid
-
-	[ -z "$STUCK" ] || return 0
-	"$@" >/dev/null 2>"$TMP" &
-	pid=$!
-	if busywait "$BUSYWAIT_TIMEOUT" process_gone "$pid"; then
-		wait "$pid"
-		check_err $? "$what failed: $(tail -n 1 "$TMP")"
-		return
-	fi
-	STUCK="$what hangs"
-	check_err 1 "$STUCK"
-}
-
-# The test that has hung may have been told of by then.
-check_stuck()
-{
-	[ -n "$STUCK" ] && [ -z "$STUCK_TOLD" ] || return 0
-	STUCK_TOLD=1
-	RET=0
-	check_err 1 "$STUCK, no other test can run"
-	log_test "${1:-set-up}"
-	exit "$EXIT_STATUS"
-}
-
 # nsim_destroy ID
 nsim_destroy()
 {
