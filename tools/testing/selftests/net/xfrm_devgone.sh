@@ -646,6 +646,7 @@ setup_bond()
 {
 	local peer slave
 
+	check_stuck
 	setup_ns NSA NSB
 	defer cleanup_ns "$NSA" "$NSB"
 	nsim_create NSIM "$NSA"
@@ -876,5 +877,6 @@ test_netns_exit_after_down()
 trap cleanup EXIT
 require_features
 tests_run
+defer_scopes_cleanup
 
 exit "$EXIT_STATUS"

@@ -29,11 +29,9 @@ NSIM_NEXT=$((256 + RANDOM % 256))
 # The netns that DEV comes from
 DEV_BORN=NSA
 SENTINELS=0
-DEPARTING=
 
 TMP=$(mktemp -d)
 EVENTS=$TMP/events
-ERRORS=$TMP/errors
 
 cleanup()
 {
@@ -70,7 +68,7 @@ nsim_del()
 nsim_destroy()
 {
 	if nsim_exists "$1"; then
-		in_time "removal of netdevsim $1" nsim_del "$1"
+		cleanup_in_time "removal of netdevsim $1" nsim_del "$1"
 	fi
 }
 
@@ -80,11 +78,6 @@ nsim_create()
 	local var=$1; shift
 	local ns=$1; shift
 
-	if [ -z "$STUCK" ] && [ -n "$DEPARTING" ]; then
-		busywait "$BUSYWAIT_TIMEOUT" departed ||
-			STUCK=$DEPARTING STUCK_WHAT="a departure"
-	fi
-	check_stuck
 	while nsim_exists "$NSIM_NEXT"; do
 		NSIM_NEXT=$((NSIM_NEXT + 1))
 	done
@@ -174,7 +167,7 @@ require_features()
 		skip_all "iproute2 too old, no packet offload"
 	if [ ! -w "$NSIM_BUS/new_device" ]; then
 		modprobe -q netdevsim || skip_all "no netdevsim"
-		defer in_time "modprobe -r" modprobe -q -r netdevsim
+		defer cleanup_in_time "modprobe -r" modprobe -q -r netdevsim
 	fi
 	if [ ! -d "$NSIM_DEBUG" ]; then
 		mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
@@ -248,6 +241,7 @@ setup_done()
 
 setup_topology()
 {
+	check_stuck
 	setup_ns NSA NSB NSC
 	defer cleanup_ns "$NSA" "$NSB" "$NSC"
 	nsim_create NSIM "${!DEV_BORN}"
@@ -492,29 +486,10 @@ depart_now()
 	esac
 }
 
-# depart HOW: in the background, for it may hang; then it must not keep our
-# output open. HOW is a trigger or a command.
-depart_start()
-{
-	depart_now "$@" >"$ERRORS" 2>&1 &
-	DEPARTING=$!
-}
-
-departed()
-{
-	[ -z "$DEPARTING" ] || process_gone "$DEPARTING"
-}
-
+# depart HOW: a trigger or a command
 depart()
 {
-	depart_start "$@"
-	busywait "$((BUSYWAIT_TIMEOUT / 2))" departed
-	check_err $? "$1: not done after $((BUSYWAIT_TIMEOUT / 2000)) s"
-	if departed; then
-		wait "$DEPARTING"
-		check_err $? "$1 failed: $(tail -n 1 "$ERRORS")"
-		DEPARTING=
-	fi
+	in_time "$1" depart_now "$@"
 }
 
 ##############################################################################

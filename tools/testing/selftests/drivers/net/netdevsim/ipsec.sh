@@ -79,11 +79,11 @@ nsim_del()
 	echo "$1" >"$NSIM_BUS/del_device"
 }
 
-# nsim_destroy ID
+# nsim_destroy ID [HOW]
 nsim_destroy()
 {
 	if [ -d "$NSIM_BUS/devices/netdevsim$1" ]; then
-		in_time "removal of netdevsim $1" nsim_del "$1"
+		"${2:-in_time}" "removal of netdevsim $1" nsim_del "$1"
 	fi
 }
 
@@ -105,7 +105,7 @@ setup()
 		ip netns exec "$NS" sysctl -qw "$no_ipv6"
 	fi
 	create_netdevsim "$NSIM_ID" "$NS" >/dev/null
-	defer nsim_destroy "$NSIM_ID"
+	defer nsim_destroy "$NSIM_ID" cleanup_in_time
 	ip -n "$NS" -batch - <<-EOF
 		addr add 192.0.2.1/24 dev $DEV
 		neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev $DEV
@@ -505,7 +505,7 @@ test_rx()
 	setup_ns NSB
 	defer cleanup_ns "$NSB"
 	create_netdevsim "$NSIM_PEER_ID" "$NSB" >/dev/null
-	defer nsim_destroy "$NSIM_PEER_ID"
+	defer nsim_destroy "$NSIM_PEER_ID" cleanup_in_time
 	ip -n "$NSB" -batch - <<-EOF
 		addr add 192.0.2.2/24 dev $PEER
 		addr add 2001:db8::2/64 dev $PEER nodad
@@ -635,7 +635,7 @@ ip xfrm state help 2>&1 | grep -q 'crypto *| *packet' ||
 	skip_all "iproute2 too old, no packet offload"
 if [ ! -w "$NSIM_BUS/new_device" ]; then
 	modprobe -q netdevsim || skip_all "no netdevsim"
-	defer in_time "modprobe -r" modprobe -q -r netdevsim
+	defer cleanup_in_time "modprobe -r" modprobe -q -r netdevsim
 fi
 if [ ! -d /sys/kernel/debug/netdevsim ]; then
 	mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
@@ -652,5 +652,6 @@ setup
 defer_scope_pop
 
 tests_run
+defer_scopes_cleanup
 
 exit "$EXIT_STATUS"
