@@ -830,11 +830,18 @@ test_netns_exit_moved()
 	log_test "netns exits with a device from elsewhere"
 }
 
+# down_and_count FILE: how many SAs are there right after that?
+down_and_count()
+{
+	printf '%s\n' "link set $DEV down" "xfrm state count" |
+		ip -n "$NSA" -batch - >"$1"
+}
+
 # The device goes down, and many of its states are still to expire, unless all
 # expire at once: default_buffer in xfrm_devgone_netlink.c looks at their pace.
 down_expiring()
 {
-	local nsa=16000 n
+	local nsa=16000 n=
 
 	# At the pace of the expiries (XFRM_DEV_PACE_*), 2.5 or 5 seconds
 	[ "$KSFT_MACHINE_SLOW" != yes ] || nsa=32000
@@ -842,9 +849,10 @@ down_expiring()
 	monitor_start
 	# It takes the CPU, and may not be needed.
 	kill -STOP "$MONITOR"
-	n=$(printf '%s\n' "link set $DEV down" "xfrm state count" |
-		ip -n "$NSA" -batch - | sed 's/.* //')
+	in_time "down" down_and_count "$TMP/count"
 	kill -CONT "$MONITOR"
+	check_stuck "down"
+	n=$(sed 's/.* //' "$TMP/count")
 	[ -n "$n" ]
 	check_err $? "cannot set $DEV down"
 	if [ "${n:-0}" -le $((nsa / 8)) ]; then

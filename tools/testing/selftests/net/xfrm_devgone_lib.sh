@@ -39,6 +39,7 @@ cleanup()
 	cleanup_all_ns
 	rm -rf "$TMP"
 	check_stuck "clean-up"
+	((EXIT_STATUS != ksft_fail)) || exit "$ksft_fail"
 }
 
 skip_all()
@@ -63,6 +64,12 @@ nsim_exists()
 nsim_del()
 {
 	echo "$1" >"$NSIM_BUS/del_device"
+}
+
+# Somebody else may use it by now, that is no failure.
+unload()
+{
+	modprobe -q -r netdevsim || :
 }
 
 nsim_destroy()
@@ -167,7 +174,7 @@ require_features()
 		skip_all "iproute2 too old, no packet offload"
 	if [ ! -w "$NSIM_BUS/new_device" ]; then
 		modprobe -q netdevsim || skip_all "no netdevsim"
-		defer cleanup_in_time "modprobe -r" modprobe -q -r netdevsim
+		defer cleanup_in_time "modprobe -r" unload
 	fi
 	if [ ! -d "$NSIM_DEBUG" ]; then
 		mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
@@ -490,6 +497,12 @@ depart_now()
 depart()
 {
 	in_time "$1" depart_now "$@"
+	case $1 in
+	down | move)
+		# which would keep RTNL, and the test goes on with it
+		check_stuck "$1"
+		;;
+	esac
 }
 
 ##############################################################################

@@ -355,6 +355,7 @@ cleanup()
 	cleanup_all_ns
 	rm -rf "$TMP"
 	check_stuck "clean-up"
+	((EXIT_STATUS != ksft_fail)) || exit "$ksft_fail"
 }
 
 skip()
@@ -386,6 +387,12 @@ no_module()
 	exit "$EXIT_STATUS"
 }
 
+# Somebody else may use it by now, that is no failure.
+unload()
+{
+	modprobe -q -r netdevsim || :
+}
+
 # Is there a module to be had, and does the kernel ask it?
 probe()
 {
@@ -395,7 +402,7 @@ probe()
 	if [ ! -d "$NSIM" ]; then
 		modprobe -q netdevsim || skip "no netdevsim"
 		# which waits for a device that does not go
-		defer cleanup_in_time "modprobe -r" modprobe -q -r netdevsim
+		defer cleanup_in_time "modprobe -r" unload
 	fi
 	ip xfrm state help 2>&1 | grep -q 'crypto *| *packet' ||
 		skip "ip does not know packet offload"

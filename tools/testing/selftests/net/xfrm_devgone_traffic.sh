@@ -425,10 +425,16 @@ hold_send()
 	check_err $? "the socket does not send again"
 }
 
+# The kernel complains after 10 seconds.
+waits_for_references()
+{
+	dmesg | grep -c 'unregister_netdevice: waiting for .* to become free'
+}
+
 held()
 {
 	local policy=$1; shift
-	local family clear what
+	local family clear waits what
 
 	for family in 4 6; do
 		defer_scope_push
@@ -440,7 +446,10 @@ held()
 		hold_start "$family"
 		check_encrypted 1
 		[ "$policy" = idle ] || ip -n "$NSA" xfrm policy flush
+		waits=$(waits_for_references)
 		depart del_device
+		[ "$(waits_for_references)" -eq "$waits" ]
+		check_err $? "the removal waits for references to the device"
 		check_nsim_balance
 		what="$policy policy, idle socket"
 		log_test "IPv$family: $what: the device is free"

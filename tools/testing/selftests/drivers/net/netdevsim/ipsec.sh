@@ -66,6 +66,7 @@ cleanup()
 	cleanup_all_ns
 	rm -f "$TMP"
 	check_stuck "clean-up"
+	((EXIT_STATUS != ksft_fail)) || exit "$ksft_fail"
 }
 
 skip_all()
@@ -77,6 +78,12 @@ skip_all()
 nsim_del()
 {
 	echo "$1" >"$NSIM_BUS/del_device"
+}
+
+# Somebody else may use it by now, that is no failure.
+unload()
+{
+	modprobe -q -r netdevsim || :
 }
 
 # nsim_destroy ID [HOW]
@@ -635,7 +642,7 @@ ip xfrm state help 2>&1 | grep -q 'crypto *| *packet' ||
 	skip_all "iproute2 too old, no packet offload"
 if [ ! -w "$NSIM_BUS/new_device" ]; then
 	modprobe -q netdevsim || skip_all "no netdevsim"
-	defer cleanup_in_time "modprobe -r" modprobe -q -r netdevsim
+	defer cleanup_in_time "modprobe -r" unload
 fi
 if [ ! -d /sys/kernel/debug/netdevsim ]; then
 	mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
