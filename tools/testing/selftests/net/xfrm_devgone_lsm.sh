@@ -111,8 +111,8 @@ setup()
 	defer remove_device "$ID"
 }
 
-# The flush is no longer refused once the module is gone, and then a removal that
-# waited for it comes to its end.
+# The flush is no longer refused once the module is gone, and then a removal
+# that waited for it comes to its end.
 remove_device()
 {
 	[ ! -e "/run/netns/$NS" ] || ip -n "$NS" xfrm policy flush
@@ -280,7 +280,8 @@ untethered()
 # netns_gone NETNS
 netns_gone()
 {
-	! untethered && ip netns del "$1" && busywait "$BUSYWAIT_TIMEOUT" untethered
+	! untethered && ip netns del "$1" &&
+		busywait "$BUSYWAIT_TIMEOUT" untethered
 }
 
 # The veth is among the first to go. The worker that cleans up comes to the next
