@@ -28,7 +28,7 @@ case $TOP in
 *[[:space:]:]*) die "the path '$TOP' has a blank or a colon, kbuild cannot work there: move the repository" ;;
 esac
 
-# A switch that says 0 would be on: FORCE=0 throws work away.
+# One of these that says 0 would be on: FORCE=0 throws work away.
 for switch in QUICK EACH FORCE SIGNOFF; do
 	[[ ${!switch:-1} = 1 ]] || die "$switch=${!switch}: $switch=1 or nothing"
 done
@@ -135,9 +135,10 @@ am_series() {
 		--keep-non-patch --whitespace=error "$@" >"$log" 2>&1
 }
 
-# For format-patch, whatever the user's configuration says of diffs and mails.
+# For format-patch, whose form a user's configuration can change.
 FORMAT_CONFIG=(-c core.abbrev=12 -c diff.noprefix=false -c diff.mnemonicPrefix=false -c diff.context=3
-	-c format.useAutoBase=false -c format.signOff=false -c format.thread=false -c format.pretty=)
+	-c format.useAutoBase=false -c format.signOff=false -c format.thread=false -c format.pretty=
+	-c format.suffix=.patch -c format.noprefix=false -c format.coverLetter=false)
 FORMAT_OPTIONS=(--no-signature --no-renames --no-attach --no-indent-heuristic --diff-algorithm=myers
 	--stat=72 --no-to --no-cc --no-add-header --no-from)
 
@@ -174,17 +175,21 @@ drop_worktree() {
 	tgit -C "$repo" worktree remove --force --force "$dir" 2>/dev/null || :
 }
 
-# add_worktree DIR: a whole work tree beside TREE, to go from commit to commit in.
-# Who finds it at another commit than he thinks has checked something else, so there
-# is one at a time, until the script ends.
+# lock_worktree DIR: until the script ends. Who finds a work tree at another commit
+# than he thinks has checked something else.
 declare -A worktree_lock=()
+lock_worktree() {
+	local fd
+	[ -z "${worktree_lock[$1]:-}" ] || return 0
+	exec {fd}>"$1.lock"
+	flock -n "$fd" || return
+	worktree_lock[$1]=$fd
+}
+
+# add_worktree DIR: a whole work tree beside TREE, to go from commit to commit in
 add_worktree() {
-	local dir=$1 fd
-	if [ -z "${worktree_lock[$dir]:-}" ]; then
-		exec {fd}>"$dir.lock"
-		flock -n "$fd" || die "another run works in ${dir#"$TOP"/}: wait until it has ended"
-		worktree_lock[$dir]=$fd
-	fi
+	local dir=$1
+	lock_worktree "$dir" || die "another run works in ${dir#"$TOP"/}: wait until it has ended"
 	[ "$(tgit -C "$dir" rev-parse --path-format=absolute --git-common-dir 2>/dev/null)" != \
 		"$(tgit -C "$TREE" rev-parse --path-format=absolute --git-common-dir)" ] || return 0
 	drop_worktree "$REPO" "$dir"
