@@ -3,85 +3,82 @@
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-export LINUX FIXES FORCE PREFIX VERSION FIXES_PREFIX FIXES_VERSION MAIN DEBUG MINUTES SEED SPHINXDIRS
-export NIPA QUICK EACH FROM TO SMATCH TESTS RUNS PACE SLOW NAME MAIL SIGNOFF TRAILERS MAIL_CC SERIES
 
-.PHONY: help deps tree build demo kselftest kunit coverage mutants stress kcsan bench hotpath htmldocs test export \
-	export-check check bisect send shellcheck clean distclean
+LAB := bench stress kcsan mutants coverage hotpath boot-each htmldocs
+.PHONY: help prepare build demo test kunit kselftest keymanagers ci export mails clean distclean $(LAB:%=lab-%)
 
-help: ## list the verbs
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+# A line of help is "target: ## GROUP text".
+help: ## use: list the verbs
+	@for group in 'use' 'carry on' 'lab'; do \
+		printf '%s\n' "$$group"; \
+		sed -n "s/^\([a-z-]*\):.*## $$group: /  make \1\t/p" $(MAKEFILE_LIST) | expand -t 22; \
+	done
 	@echo 'LINUX=<kernel git tree> uses that tree instead of the pinned base;'
-	@echo 'FIXES=0: it has patches/fixes already.'
+	@echo 'FIXES=0: it has patches/fixes already. README.series says more.'
 
-deps: ## install the Debian packages that are missing (root)
-	@scripts/deps
+prepare: ## use: fetch the base kernel, apply patches/ (FORCE=1: drop unexported work)
+	@scripts/lib/deps
+	@scripts/prepare
 
-tree: deps ## fetch the base kernel, apply patches/ (FORCE=1: drop unexported work)
-	@scripts/tree
-
-build: tree ## build the unpatched and the patched UML kernel
+build: prepare
 	@scripts/build unpatched
 	@scripts/build patched
 
-demo: build ## run the scenarios on both kernels
+demo: build ## use: run the scenarios on both kernels and print a table
 	@scripts/demo
 
-kselftest: tree ## run the kselftests and their neighbours on both kernels (LANE=uml: without virtme-ng, PROGRAMS=)
-	@scripts/kselftest $(PROGRAMS)
+test: ## use: run all checks; ends with "N passed, N failed, N skipped"
+	@scripts/test
 
-kunit: tree ## run the KUnit suites (DEBUG=1, CONTROL=1: and without the fixes, MODULE=lockdep)
+kunit: prepare ## use: run the KUnit suites (DEBUG=1, CONTROL=1: and without the fixes, MODULE=lockdep)
 	@scripts/kunit $(if $(CONTROL),--control) $(if $(MODULE),--module $(MODULE))
 
-coverage: tree ## which of the series' lines in net/xfrm KUnit runs (KSELFTEST=1: and the kselftests)
-	@scripts/coverage $(if $(KSELFTEST),--kselftest)
+kselftest: prepare ## use: run the kselftests and their neighbours on both kernels (LANE=uml: without virtme-ng, PROGRAMS=)
+	@scripts/kselftest $(PROGRAMS)
 
-mutants: tree ## break the kernel code in many ways, see who notices (MUTANTS="name ...")
-	@scripts/mutants $(MUTANTS)
+keymanagers: build ## use: strongSwan and libreswan over netdevsim on both kernels
+	@scripts/keymanagers
 
-stress: tree ## devices come and go under load (MINUTES=10, SEED=)
+ci: prepare ## carry on: what netdev's CI looks at, patch by patch (QUICK=1, FROM=, TO=, EACH=1, NIPA=)
+	@scripts/ci
+
+export: ## carry on: write the branch series of build/linux to patches/ and the reading tree
+	@scripts/export
+
+mails: ## carry on: write the mails of the series, send none (NAME=, MAIL=, LINUX=)
+	@scripts/mails
+
+clean: ## carry on: remove what was built, keep downloads and ccache (FORCE=1: unexported work, too)
+	@scripts/clean
+
+distclean: ## carry on: remove build/ altogether
+	@scripts/clean --all
+
+lab-bench: prepare ## lab: what a departure and a packet cost, both kernels (QUICK=1, RUNS=7, PACE=1, PARTS="scale data pace")
+	@scripts/lib/deps gnuplot-nox
+	@scripts/lab/bench kernels $(PARTS)
+	@scripts/lab/bench $(PARTS)
+
+lab-stress: prepare ## lab: devices come and go under load (MINUTES=10, SEED=)
 	@scripts/build patched lockdep
 	@scripts/build patched kasan
 	@scripts/build unpatched
-	@scripts/stress
+	@scripts/lab/stress
 
-kcsan: tree ## the functional scenarios once on an x86 kernel that looks for data races (TESTS=)
-	@scripts/kcsan
+lab-kcsan: prepare ## lab: the functional scenarios on an x86 kernel that looks for data races (TESTS=)
+	@scripts/lab/kcsan
 
-bench: tree ## what a departure and a packet cost, both kernels (QUICK=1, RUNS=7, PACE=1, PARTS="scale data pace")
-	@scripts/deps gnuplot-nox
-	@scripts/bench kernels $(PARTS)
-	@scripts/bench $(PARTS)
+lab-mutants: prepare ## lab: break the kernel code in many ways, see who notices (MUTANTS="name ...")
+	@scripts/lab/mutants $(MUTANTS)
 
-hotpath: build ## count the instructions of the packet path in both kernels
-	@scripts/hotpath
+lab-coverage: prepare ## lab: which of the series' lines in net/xfrm KUnit runs (KSELFTEST=1: and the kselftests)
+	@scripts/lab/coverage $(if $(KSELFTEST),--kselftest)
 
-htmldocs: tree ## build the documentation of both trees, fail on a new warning
-	@scripts/htmldocs
+lab-hotpath: build ## lab: count the instructions of the packet path in both kernels
+	@scripts/lab/hotpath
 
-test: ## run all checks; ends with "N passed, N failed, N skipped"
-	@scripts/test
+lab-boot-each: prepare ## lab: boot each step of the series, run the tests it has (FROM=, TO=, STEPS=)
+	@scripts/lab/boot-each
 
-export: ## write the branch series of build/linux to patches/ and the reading tree
-	@scripts/export
-
-export-check: tree ## do the exported files say what patches/ say?
-	@scripts/export --check
-
-check: tree ## what netdev's CI looks at, patch by patch (QUICK=1, FROM=, TO=, EACH=1, NIPA=)
-	@scripts/check
-
-bisect: tree ## boot each step of the series, run the tests it has (FROM=, TO=, STEPS=)
-	@scripts/bisect
-
-send: ## write the mails of both series, send none (NAME=, MAIL=, LINUX=)
-	@scripts/send
-
-shellcheck: ## shellcheck all scripts
-	@grep -lE '^#!/bin/(ba)?sh' -r scripts .ci | xargs shellcheck -x
-
-clean: ## remove what was built, keep downloads and ccache (FORCE=1: unexported work, too)
-	@scripts/clean
-
-distclean: ## remove build/ altogether
-	@scripts/clean --all
+lab-htmldocs: prepare ## lab: build the documentation of both trees, fail on a new warning
+	@scripts/lab/htmldocs
