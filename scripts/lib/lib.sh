@@ -9,8 +9,9 @@ TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 BUILD=$TOP/build
 # Translated or localised messages would not be found by the parsers.
 export LC_ALL=C
-# A user's PATH lacks these, where ip, modinfo and insmod are.
-export PATH=$PATH:/usr/sbin:/sbin
+# The system's tools first: a user's python3 lacks the modules that checkpatch
+# wants. And a user's PATH lacks sbin, where ip, modinfo and insmod are.
+export PATH=/usr/bin:/bin:$PATH:/usr/sbin:/sbin
 # A caller's git variables (a hook, say) must not point us at other trees.
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
@@ -23,13 +24,12 @@ die() {
 	exit 1
 }
 
-# kbuild refuses such paths too, but only after minutes and in many lines.
-case $TOP in
-*[[:space:]:]*) die "the path '$TOP' has a blank or a colon, kbuild cannot work there: move the repository" ;;
-esac
+# kbuild refuses blanks and colons after minutes and in many lines.
+[[ $TOP =~ ^[A-Za-z0-9_./+@~-]+$ ]] ||
+	die "the path '$TOP' has other characters than A-Z a-z 0-9 _ . / + @ ~ -: move the repository"
 
 # One of these that says 0 would be on: FORCE=0 throws work away.
-for switch in QUICK EACH FORCE SIGNOFF; do
+for switch in QUICK FORCE SIGNOFF FULL; do
 	[[ ${!switch:-1} = 1 ]] || die "$switch=${!switch}: $switch=1 or nothing"
 done
 
@@ -38,36 +38,82 @@ need_cmd() {
 	for cmd; do
 		command -v "$cmd" >/dev/null || missing+=("$cmd")
 	done
-	[ ${#missing[@]} -eq 0 ] || die "missing: ${missing[*]}: run 'make prepare' as root"
+	[ ${#missing[@]} -eq 0 ] || die "missing: ${missing[*]}: install them"
 }
 
-need_root() {
-	[ "$(id -u)" -eq 0 ] || die "needs root: run it as root (sudo $0)"
+# need_packages WORD...: see scripts/lib/deps
+need_packages() {
+	"$TOP/scripts/lib/deps" "$@" || exit 1
 }
 
-# need_space GIB: free space below build/
+# need_space GIB: a build/ that can be written, with free space
 need_space() {
 	local kib
-	mkdir -p "$BUILD" 2>/dev/null || die "cannot create $BUILD: make $TOP writable"
+	{ mkdir -p "$BUILD" && [ -w "$BUILD" ]; } 2>/dev/null || die "cannot write to $BUILD: make it writable, or be the user who built"
 	kib=$(df -Pk "$BUILD" | awk 'NR == 2 { print $4 }')
 	[ "$kib" -ge $(($1 * 1024 * 1024)) ] ||
 		die "needs $1 GiB free below $BUILD, $((kib / 1024 / 1024)) GiB there: free some space"
 }
 
+# lock_build: one run at a time works in build/. Its children are part of it.
+lock_build() {
+	local owner
+	[ "${XFRM_LOCKED:-}" != "$BUILD" ] || return 0
+	need_space 0
+	exec {LOCK_FD}>>"$BUILD/.lock"
+	if ! flock -n "$LOCK_FD"; then
+		owner=$(tail -n 1 "$BUILD/.lock")
+		die "another run works in build/ (${owner:-it has just started}): wait until it has ended"
+	fi
+	echo "${0##*/}, pid $$" >"$BUILD/.lock"
+	export XFRM_LOCKED=$BUILD
+	sweep
+}
+
+# sweep: what killed runs left. The names have the pid of their run.
+sweep() {
+	local dir pid repo
+	for dir in "$BUILD"/tmp.[0-9]* /dev/shm/xfrm.[0-9]*; do
+		pid=${dir##*/}
+		pid=${pid#*.}
+		if [ ! -O "$dir" ] || kill -0 "${pid%%.*}" 2>/dev/null; then
+			continue
+		fi
+		if [ -e "$dir/tree/.git" ]; then
+			repo=$(tgit -C "$dir/tree" rev-parse --path-format=absolute --git-common-dir 2>/dev/null) &&
+				drop_worktree "$repo" "$dir/tree"
+		fi
+		rm -rf "$dir"
+	done
+}
+
+# make_tmp: sets tmp to a directory below build/ that goes when the script ends
+make_tmp() {
+	tmp=$(mktemp -d "$BUILD/tmp.$$.XXXXXX")
+	trap drop_tmp EXIT
+	trap 'exit 130' INT TERM HUP
+}
+
+drop_tmp() {
+	[ ! -e "$tmp/tree/.git" ] || drop_worktree "$REPO" "$tmp/tree"
+	rm -rf "$tmp"
+}
+
 # run_logged TITLE LOGFILE CMD...: run CMD, show that it is alive, and the end
-# of its output when it fails. It is a process group of its own, for ^C must
-# not leave a make behind.
+# of its output when it fails. It is a process group of its own: neither ^C nor a
+# terminal that is closed leaves a make behind.
 run_logged() {
-	local title=$1 log=$2 start=$SECONDS next=15 pid rc=0 last tty=
+	local title=$1 log=$2 start=$SECONDS next=15 pid rc=0 last tty='' traps
 	shift 2
 	[ ! -t 1 ] || tty=y
-	mkdir -p "$(dirname "$log")"
+	mkdir -p "${log%/*}"
+	traps=$(trap -p INT TERM HUP)
 	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
 	set +m
 	# shellcheck disable=SC2064
-	trap "kill -TERM -- -$pid 2>/dev/null || :; trap - INT TERM; exit 130" INT TERM
+	trap "kill -TERM -- -$pid 2>/dev/null || :; trap - INT TERM HUP; exit 130" INT TERM HUP
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.2
 		if [ "$tty" ] || [ $((SECONDS - start)) -ge "$next" ]; then
@@ -76,12 +122,13 @@ run_logged() {
 				printf '\r\033[K%s: %d s %s' "$title" $((SECONDS - start)) "$last"
 			else
 				printf '%s: %d s %s\n' "$title" $((SECONDS - start)) "$last"
-				next=$((SECONDS - start + 15))
+				next=$((SECONDS - start + 60))
 			fi
 		fi
 	done
 	wait "$pid" || rc=$?
-	trap - INT TERM
+	trap - INT TERM HUP
+	eval "$traps"
 	[ -z "$tty" ] || printf '\r\033[K'
 	if [ $rc -ne 0 ]; then
 		note "$title: failed ($rc) after $((SECONDS - start)) s, the end of ${log#"$TOP"/}:"
@@ -92,8 +139,8 @@ run_logged() {
 }
 
 # All objects are compiled from directories below build/, and every kernel with
-# its objects in the .uml directory of its tree, so that paths are relative and
-# one tree's objects serve the next.
+# its objects in a dot directory of its tree, so that paths are relative and one
+# tree's objects serve the next.
 setup_ccache() {
 	command -v ccache >/dev/null || return 0
 	export PATH=/usr/lib/ccache:$PATH
@@ -105,11 +152,38 @@ setup_ccache() {
 	export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=base KBUILD_BUILD_HOST=xfrm
 }
 
-# make(1) hands its own flags down, which a kernel build must not inherit.
-kmake() {
+# clean_env CMD...: without what a make that called us has in the environment
+clean_env() {
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u KBUILD_OUTPUT -u O -u ARCH \
-		-u CROSS_COMPILE LOCALVERSION= \
-		make --no-print-directory -j"$(nproc)" "$@"
+		-u CROSS_COMPILE LOCALVERSION= PYTHONDONTWRITEBYTECODE=1 "$@"
+}
+
+kmake() {
+	clean_env make --no-print-directory -j"$(nproc)" "$@"
+}
+
+# merge_config SRC OBJ ARCH DEFCONFIG FRAGMENT...: a .config
+merge_config() {
+	local src=$1 obj=$2 arch=$3 defconfig=$4
+	shift 4
+	mkdir -p "$obj"
+	kmake -C "$src" O="$obj" ARCH="$arch" "$defconfig" &&
+		(cd "$obj" && "$src/scripts/kconfig/merge_config.sh" -m -O "$obj" .config "$@") &&
+		kmake -C "$src" O="$obj" ARCH="$arch" olddefconfig
+}
+
+# took OBJ FRAGMENT...: Kconfig drops what it cannot have without an error. A later
+# fragment overrides an earlier one.
+took() {
+	local obj=$1 line
+	shift
+	[ $# -gt 0 ] || return 0
+	while read -r line; do
+		case $line in
+		CONFIG_*=n) ! grep -q "^${line%=n}=" "$obj/.config" ;;
+		CONFIG_*=*) grep -qxF "$line" "$obj/.config" ;;
+		esac || { echo "$line did not take: look at its dependencies (${*#"$TOP"/})"; return 1; }
+	done < <(cat "$@" | awk -F= '/^CONFIG_/ { v[$1] = $0 } END { for (i in v) print v[i] }')
 }
 
 # A user's hooks, signing keys and am settings are not for the series.
@@ -150,7 +224,7 @@ am_failure() {
 	where=$(sed -n 's/^error: patch failed: //p' "$log" | head -n 1)
 	[ -n "$where" ] || where=$(grep -E -m 1 '^(error|fatal): |: (trailing whitespace|space before tab|new blank line)' "$log" || head -n 1 "$log")
 	shift $((next - 1))
-	echo "${1##*/} does not apply: $where"
+	echo "${1#"$TOP"/patches/} does not apply: $where"
 }
 
 # sparse_worktree REPO DIR REV PATCH...: a work tree with no more than the files
@@ -175,52 +249,75 @@ drop_worktree() {
 	tgit -C "$repo" worktree remove --force --force "$dir" 2>/dev/null || :
 }
 
-# lock_worktree DIR: until the script ends. Who finds a work tree at another commit
-# than he thinks has checked something else.
-declare -A worktree_lock=()
-lock_worktree() {
-	local fd
-	[ -z "${worktree_lock[$1]:-}" ] || return 0
-	exec {fd}>"$1.lock"
-	flock -n "$fd" || return
-	worktree_lock[$1]=$fd
+common_dir() {
+	tgit -C "$1" rev-parse --path-format=absolute --git-common-dir 2>/dev/null
 }
 
-# add_worktree DIR: a whole work tree beside TREE, to go from commit to commit in
+# add_worktree DIR [REV]: a whole work tree of REPO, at the base or REV, clean but
+# for ignored files; one that is there stays.
 add_worktree() {
-	local dir=$1
-	lock_worktree "$dir" || die "another run works in ${dir#"$TOP"/}: wait until it has ended"
-	[ "$(tgit -C "$dir" rev-parse --path-format=absolute --git-common-dir 2>/dev/null)" != \
-		"$(tgit -C "$TREE" rev-parse --path-format=absolute --git-common-dir)" ] || return 0
-	drop_worktree "$REPO" "$dir"
-	run_logged "work tree ${dir##*/}" "$BUILD/log/worktree" \
-		tgit -C "$REPO" worktree add -f --detach "$dir" "$BASE_REV" ||
-		die "cannot add a work tree: see build/log/worktree"
+	local dir=$1 rev=${2:-$BASE_REV}
+	if [ "$(common_dir "$dir" || :)" != "$(common_dir "$REPO")" ]; then
+		drop_worktree "$REPO" "$dir"
+		run_logged "work tree ${dir##*/}" "$BUILD/log/worktree" \
+			tgit -C "$REPO" worktree add -f --detach "$dir" "$rev" ||
+			die "cannot add a work tree: see build/log/worktree"
+	fi
+	tgit -C "$dir" am --quit 2>/dev/null || :
+	[ "$(tgit -C "$dir" rev-parse HEAD)" = "$(tgit -C "$dir" rev-parse "$rev^{commit}")" ] ||
+		tgit -C "$dir" checkout -q -f --detach "$rev"
+	tgit -C "$dir" reset -q --hard
+	tgit -C "$dir" clean -q -f -d
 }
 
-# scratch_worktree DIR: the same, at the base, whatever was in it
-scratch_worktree() {
-	add_worktree "$1"
-	tgit -C "$1" am --quit 2>/dev/null || :
-	tgit -C "$1" checkout -q -f --detach "$BASE_REV"
-	tgit -C "$1" clean -q -f -d
+# posting NAME: the folder that NAME names, whole or by what is before the first -
+posting() {
+	local p
+	for p in "${POSTINGS[@]}"; do
+		[[ $p != "$1" && $p != "$1"-* ]] || { echo "$p"; return; }
+	done
+	return 1
 }
 
-# Sets FIX_PATCHES and MAIN_PATCHES to the patches of the two series, in order, and
-# ALL_PATCHES to both. FIXES=0: LINUX= has the fixes already.
+# posting_patches POSTING: its patches, in order
+posting_patches() {
+	find "$TOP/patches/$1" -maxdepth 1 -name '[0-9][0-9][0-9][0-9]-*.patch' | sort
+}
+
+# list_patches: sets POSTINGS to all folders of patches/, in order; TAKEN to those
+# that are applied, from SINCE= (a LINUX= that has those before) to UPTO=;
+# ALL_PATCHES to their patches, CONTROL_PATCHES to what the unpatched kernel gets of
+# them: netdevsim's packet offload, without which nothing could be shown.
 list_patches() {
-	local had
-	had=$(shopt -p nullglob) || :
-	shopt -s nullglob
-	FIX_PATCHES=("$TOP"/patches/fixes/[0-9][0-9][0-9][0-9]-*.patch)
-	MAIN_PATCHES=("$TOP"/patches/[0-9][0-9][0-9][0-9]-*.patch)
-	eval "$had"
-	case ${FIXES:-} in
-	'' | 1) ;;
-	0) FIX_PATCHES=() ;;
-	*) die "FIXES=$FIXES: FIXES=0 leaves patches/fixes out, there is nothing else to say" ;;
-	esac
-	ALL_PATCHES=("${FIX_PATCHES[@]}" "${MAIN_PATCHES[@]}")
+	local p file since=${SINCE:-} upto=${UPTO:-} var
+	POSTINGS=() TAKEN=() ALL_PATCHES=() CONTROL_PATCHES=()
+	if [ -r "$TOP/patches/postings" ]; then
+		mapfile -t POSTINGS < <(sed 's/ .*//; /^$/d' "$TOP/patches/postings")
+	else
+		# The first version: two series.
+		POSTINGS=(fixes .)
+		CONTROL_PATCHES=("$TOP"/patches/0001-*.patch)
+	fi
+	for var in SINCE UPTO; do
+		[ -z "${!var:-}" ] || posting "${!var}" >/dev/null ||
+			die "$var=${!var}: no such folder in patches/postings: ${POSTINGS[*]}"
+	done
+	[ -z "$since" ] || since=$(posting "$since")
+	[ -z "$upto" ] || upto=$(posting "$upto")
+	for p in "${POSTINGS[@]}"; do
+		[ -d "$TOP/patches/$p" ] || die "patches/postings names $p, which is no folder of patches/: run 'make export'"
+		[ -z "$since" ] || [ "$p" = "$since" ] || continue
+		since=
+		TAKEN+=("$p")
+		while read -r file; do
+			ALL_PATCHES+=("$file")
+			if [[ $p = *netdevsim* ]] && ! grep -E '^(---|\+\+\+) [ab]/' "$file" | grep -qv ' [ab]/drivers/'; then
+				CONTROL_PATCHES+=("$file")
+			fi
+		done < <(posting_patches "$p")
+		[ "$p" != "$upto" ] || break
+	done
+	[ -z "$since" ] || die "SINCE=$SINCE comes after UPTO=$UPTO: nothing is left"
 }
 
 # patch_subject FILE: in one line, without [PATCH ...]
@@ -259,31 +356,47 @@ need_tree() {
 	REPO=$(stamp repo)
 }
 
+# named_tree NAME: sets src to the work tree of the unpatched or the patched kernel
+named_tree() {
+	need_tree
+	case $1 in
+	patched) src=$TREE ;;
+	unpatched) src=$UNPATCHED ;;
+	*) die "no kernel '$1': unpatched or patched" ;;
+	esac
+	[ -e "$src/.git" ] || die "no ${src#"$TOP"/}: run 'make prepare' first"
+}
+
 # What a tree is made of; needs list_patches, and REPO and BASE_REV with LINUX=.
 series_key() {
 	{
-		cat "$TOP/base"
+		grep '^BASE_' "$TOP/base"
 		[ -z "${LINUX:-}" ] || echo "$REPO $BASE_REV"
 		cat "${ALL_PATCHES[@]}" /dev/null
 	} | sha256sum | cut -d ' ' -f 1
 }
 
-# The tree holds what patches/ holds: bring the unpatched tree in line, which has
-# the first patch of the main series on the base, and take note.
+# The tree holds what patches/ holds: bring the unpatched tree in line, and take note.
 record_series() {
 	local tip
 	mkdir -p "$BUILD/log"
 	tip=$(tgit -C "$TREE" rev-parse HEAD)
-	if [ ! -e "$UNPATCHED/.git" ]; then
-		drop_worktree "$REPO" "$UNPATCHED"
-		run_logged "work tree ${UNPATCHED##*/}" "$BUILD/log/worktree" \
-			tgit -C "$REPO" worktree add -f --detach "$UNPATCHED" "$BASE_REV"
-	fi
-	tgit -C "$UNPATCHED" am --quit 2>/dev/null || :
-	tgit -C "$UNPATCHED" checkout -q -f --detach "$BASE_REV"
-	am_series "$UNPATCHED" "$BUILD/log/am-unpatched" "${MAIN_PATCHES[@]:0:1}" ||
-		die "the first patch must apply to the base without the fixes, for the unpatched kernel: $(am_failure "$UNPATCHED" "$BUILD/log/am-unpatched" "${MAIN_PATCHES[@]:0:1}")"
+	add_worktree "$UNPATCHED"
+	am_series "$UNPATCHED" "$BUILD/log/am-unpatched" "${CONTROL_PATCHES[@]}" ||
+		die "netdevsim's patches must apply to the base without the others, for the unpatched kernel: $(am_failure "$UNPATCHED" "$BUILD/log/am-unpatched" "${CONTROL_PATCHES[@]}")"
 	printf '%s\n' "key $(series_key)" "base $BASE_REV" "first $(tgit -C "$UNPATCHED" rev-parse HEAD)" \
 		"tip $tip" "repo $REPO" >"$STAMP.tmp"
 	mv "$STAMP.tmp" "$STAMP"
+}
+
+# virtme-ng below build/, where Debian 12 has none. It starts programs of its own by
+# name, and writes to its user's home.
+VNG_DIR=$BUILD/tools/virtme-ng
+vng_env() {
+	env PATH="$VNG_DIR/usr/bin:$PATH" PYTHONPATH="$VNG_DIR/usr/lib/python3/dist-packages" \
+		PYTHONDONTWRITEBYTECODE=1 "$@"
+}
+
+vng_runs() {
+	[ -x "$VNG_DIR/usr/bin/vng" ] && vng_env vng --version >/dev/null 2>&1
 }
