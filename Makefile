@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
 .PHONY: help prepare build demo test kunit kselftest keymanagers ci export mails clean distclean \
-	lab-bench lab-stress lab-kcsan lab-mutants lab-coverage lab-hotpath lab-boot-each lab-htmldocs
+	lab-bench lab-stress lab-kcsan lab-mutants lab-coverage lab-hotpath lab-boot-each lab-htmldocs lab-backports
 
 # A line of help is "target: ## GROUP: text".
 help: ## use: list the verbs
@@ -53,8 +53,8 @@ clean: ## carry on: remove what was built, keep downloads and ccache (FORCE=1: u
 distclean: ## carry on: remove build/ altogether
 	@scripts/clean --all
 
-lab-bench: prepare ## lab: what a departure and a packet cost, both kernels (QUICK=1, RUNS=7, PACE=1, PARTS="scale data pace")
-	@scripts/lab/bench $(PARTS)
+lab-bench: prepare ## lab: what a departure costs, both kernels (QUICK=1, RUNS=7)
+	@scripts/lab/bench
 
 lab-stress: prepare ## lab: devices come and go under load (MINUTES=10, SEED=)
 	@scripts/lab/stress
@@ -73,6 +73,9 @@ lab-hotpath: prepare ## lab: count the instructions of the packet path in both k
 
 lab-boot-each: prepare ## lab: boot each step of the series, run the tests it has (FROM=, TO=, STEPS=)
 	@scripts/lab/boot-each
+
+lab-backports: ## lab: which patches apply to and compile on Debian 6.12 and 7.2 (QUICK=1)
+	@scripts/lab/backports
 
 lab-htmldocs: prepare ## lab: build the documentation of both trees, fail on a new warning
 	@scripts/lab/htmldocs

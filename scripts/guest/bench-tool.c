@@ -255,72 +255,6 @@ static int cmd_unpolicies(char **argv)
 	return 0;
 }
 
-static volatile sig_atomic_t done;
-
-static void stop(int sig)
-{
-	(void)sig;
-	done = 1;
-}
-
-/* CPU time comes in ticks. */
-static double usecs_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
-}
-
-/* listen RCVBUF USECS OUT READY: a key manager with that receive buffer (0: the
- * default), which reads one message at a time and works that long on it, until
- * SIGTERM
- */
-static int cmd_listen(char **argv)
-{
-	unsigned int heard = 0, overruns = 0;
-	struct sigaction sa = { .sa_handler = stop };
-	int size = atoi(argv[0]), usecs = atoi(argv[1]);
-	FILE *out, *ready;
-	int fd;
-
-	out = fopen(argv[2], "w");
-	if (!out)
-		err(1, "%s", argv[2]);
-	sigaction(SIGTERM, &sa, NULL);
-	fd = xfrm_socket(1 << (XFRMNLGRP_EXPIRE - 1));
-	if (size && setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)))
-		err(1, "SO_RCVBUFFORCE");
-	ready = fopen(argv[3], "w");
-	if (!ready || fprintf(ready, "ready\n") < 0 || fclose(ready))
-		err(1, "%s", argv[3]);
-	for (;;) {
-		struct pollfd pfd = { .fd = fd, .events = POLLIN };
-		/* What is there when SIGTERM comes has been heard, too. */
-		int last = done;
-		ssize_t len;
-
-		poll(&pfd, 1, last ? 0 : 100);
-		while ((len = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
-			const struct nlmsghdr *n = (const void *)buf;
-			double from = usecs_now();
-
-			heard += n->nlmsg_type == XFRM_MSG_EXPIRE ||
-				 n->nlmsg_type == XFRM_MSG_POLEXPIRE;
-			while (usecs && usecs_now() - from < usecs)
-				;
-		}
-		if (len < 0 && errno == ENOBUFS)
-			overruns++;
-		else if (len < 0 && errno != EAGAIN && errno != EINTR)
-			err(1, "recv");
-		else if (last)
-			break;
-	}
-	fprintf(out, "heard %u\noverruns %u\n", heard, overruns);
-	return fclose(out) ? 1 : 0;
-}
-
 /* remove nsim ID | remove dummy NAME: the removal, and nothing else, in microseconds */
 static int cmd_remove(char **argv)
 {
@@ -378,7 +312,6 @@ static const struct {
 	{ "states", 4, cmd_states, "COUNT NET one|spread crypto|packet|software [DEV]" },
 	{ "policies", 4, cmd_policies, "COUNT NET one|spread packet|software [DEV]" },
 	{ "unpolicies", 4, cmd_unpolicies, "COUNT NET one|spread packet" },
-	{ "listen", 4, cmd_listen, "RCVBUF USECS OUT READY" },
 	{ "remove", 2, cmd_remove, "nsim ID | remove dummy NAME" },
 };
 

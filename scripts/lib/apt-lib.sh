@@ -115,3 +115,23 @@ apt_source() {
 	(cd "$dir" && apt_private apt-get source --download-only --only-source "$what" &&
 		dpkg-source --no-check -x ./*.dsc src)
 }
+
+# unpack_kernel DEB: of a linux-source package, as a git tree tmp/linux with the tag base
+# shellcheck disable=SC2154
+unpack_kernel() (
+	dpkg-deb --fsys-tarfile "$1" | tar -x -C "$tmp" --wildcards './usr/src/*.tar.xz'
+	mkdir "$tmp/linux"
+	tar -x -C "$tmp/linux" --strip-components=1 -f "$tmp"/usr/src/*.tar.xz
+	git -c init.defaultBranch=series init -q "$tmp/linux"
+	cd "$tmp/linux" || exit
+	git config gc.auto 0
+	git config user.name "$SERIES_NAME"
+	git config user.email "$SERIES_MAIL"
+	# The package has files that the kernel's .gitignore names.
+	tgit add -A -f
+	GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL=base@xfrm.invalid \
+		GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL=base@xfrm.invalid \
+		GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' \
+		tgit commit -q -m "$(dpkg-deb -f "$1" Package) $(dpkg-deb -f "$1" Version)"
+	tgit tag base
+)
