@@ -73,7 +73,7 @@ static const struct pair {
 	{ 9, AF_INET, TUNNEL, 2, "c" },
 	{ 10, AF_INET6, TUNNEL, 2, "c" },
 	{ 11, AF_INET, BLOCK, 2, "a" },
-	{ 12, AF_INET, TUNNEL, 2, "a" },	/* is migrated */
+	{ 12, AF_INET, TUNNEL, 1, "a" },	/* is migrated */
 	{ ACQUIRES, AF_INET, TRANSPORT, 2, "a" },
 	{ BYSTANDER, AF_INET, TRANSPORT, 0, "a" },
 };
@@ -84,7 +84,7 @@ enum counter {
 	C_POL_MADE, C_POL_REPLACED, C_POL_FAILED, C_POL_DELETED,
 	C_MIGRATED, C_DUMPS, C_FLUSHES, C_SENT, C_SEND_ERRORS, C_HELD,
 	C_CLEAR, C_CANARY, C_PLAIN_SENT, C_PLAIN_ACCEPTED, C_PLAIN_CANARY,
-	C_EXPIRES, C_POLEXPIRES, C_PFKEY, C_ACQUIRED, C_ACQ_EXPIRED,
+	C_EXPIRES, C_POL_TOLD, C_PFKEY, C_ACQUIRED, C_ACQ_EXPIRED,
 	C_OVERRUNS, C_UNKNOWN, C_NO_ANSWER, C_GUARDS, C_GUARDS_LOST,
 	COUNTERS
 };
@@ -97,9 +97,10 @@ enum counter {
 #define SA_BYSTANDER	16
 /* What is known of a policy. */
 #define POL_MADE	1
-#define POL_GONE	2	/* must have expired: it could be replaced */
+#define POL_GONE	2	/* has lost its device, or has gone with it */
 #define POL_NETNS_D	4
 #define POL_UNSURE	8	/* made, or not */
+#define POL_SOFT	16	/* never had a device */
 
 static struct shared {
 	volatile int stop, end, go;
@@ -109,8 +110,7 @@ static struct shared {
 	unsigned char sa_pfkey[OBJECTS], sa_alive[OBJECTS];
 	unsigned char sa_ended[OBJECTS];
 	unsigned int sa_flush[OBJECTS];
-	unsigned char pol[OBJECTS], pol_expired[OBJECTS];
-	unsigned char pol_alive[OBJECTS];
+	unsigned char pol[OBJECTS], pol_told[OBJECTS], pol_expired[OBJECTS];
 	unsigned char sentinel_heard[4];
 } *sh;
 
@@ -555,7 +555,7 @@ static void migrator(void)
 		m[0].new_family = AF_INET;
 		attr(&r, XFRMA_MIGRATE, m, sizeof(m[0]));
 		if (rnd(2))
-			offload_attr(&r, 2, true, ifindex("n0"));
+			offload_attr(&r, 1, true, ifindex("n0"));
 		if (!talk(fd, &r))
 			count(C_MIGRATED, 1);
 		/* The policy is put in anew with the first variant. */
@@ -607,7 +607,7 @@ static int policy(int fd, int type, const struct pair *p, int dir, const char *d
 }
 
 /* One selector, with one process to look after it. When a policy can be put in
- * with XFRM_MSG_NEWPOLICY there is none, or it has expired.
+ * with XFRM_MSG_NEWPOLICY there is none, or it has lost its device.
  */
 static int policy_new(int fd, const struct pair *p, int dir, const char *dev,
 		      unsigned int *cur)
@@ -623,9 +623,7 @@ static int policy_new(int fd, const struct pair *p, int dir, const char *dev,
 		return error;
 	}
 	count(C_POL_MADE, 1);
-	sh->pol[id] |= POL_MADE;
-	if (*cur)
-		sh->pol[*cur] |= POL_GONE;
+	sh->pol[id] |= POL_MADE | (p->offload == 2 ? 0 : POL_SOFT);
 	*cur = id;
 	return 0;
 }
@@ -642,14 +640,17 @@ static int policy_update(int fd, const struct pair *p, int dir, const char *dev,
 		return error;
 	}
 	count(C_POL_REPLACED, 1);
-	sh->pol[id] |= POL_MADE;
+	sh->pol[id] |= POL_MADE | (p->offload == 2 ? 0 : POL_SOFT);
 	*cur = id;
 	return 0;
 }
 
-static bool blocks(int fd, const struct pair *p, int dir)
+/* Still there, what it was, and in software? */
+static bool kept(int fd, const struct pair *p, int dir)
 {
+	int action = p->mode == BLOCK ? XFRM_POLICY_BLOCK : XFRM_POLICY_ALLOW;
 	const struct xfrm_userpolicy_info *info;
+	struct nlmsghdr *h;
 	struct xfrm_userpolicy_id *pi;
 	struct request r;
 	char buf[8192];
@@ -659,9 +660,10 @@ static bool blocks(int fd, const struct pair *p, int dir)
 	pi->dir = dir;
 	if (send(fd, &r, r.h.nlmsg_len, 0) < 0 || recv(fd, buf, sizeof(buf), 0) < 0)
 		err(1, "XFRM_MSG_GETPOLICY");
-	info = NLMSG_DATA((struct nlmsghdr *)buf);
-	return ((struct nlmsghdr *)buf)->nlmsg_type == XFRM_MSG_NEWPOLICY &&
-	       info->action == XFRM_POLICY_BLOCK;
+	h = (struct nlmsghdr *)buf;
+	info = NLMSG_DATA(h);
+	return h->nlmsg_type == XFRM_MSG_NEWPOLICY && info->action == action &&
+	       !find_attr(h, sizeof(*info), XFRMA_OFFLOAD_DEV);
 }
 
 /* The policies of the pairs are there all the time: never deleted, only put in
@@ -702,9 +704,7 @@ static void guard(int part, int parts, int ready_fd)
 			policy_update(fd, &pairs[i], dir, "n0", &cur[i][dir]);
 		pause_us(rnd(4) ? rnd(3000) : rnd(100000));
 	}
-	/* What is there now will have expired, too, when the device has gone,
-	 * and blocks.
-	 */
+	/* What is there now will have lost its device, too, when that has gone. */
 	while (!sh->end)
 		pause_us(10000);
 	close(fd);
@@ -715,7 +715,7 @@ static void guard(int part, int parts, int ready_fd)
 				continue;
 			sh->pol[cur[i][dir]] |= POL_GONE;
 			count(C_GUARDS, 1);
-			if (!blocks(fd, &pairs[i], dir))
+			if (!kept(fd, &pairs[i], dir))
 				count(C_GUARDS_LOST, 1);
 		}
 	}
@@ -773,7 +773,7 @@ static void policies(const char *netns, const char *dev, int base, int flags)
 			sh->pol[cur[i]] |= POL_GONE;
 }
 
-/* Inbound and forwarded: once a policy has expired, plain packets that it
+/* Inbound and forwarded: once a policy has lost its device, plain packets that it
  * matches are not accepted any more, until it is put in again. b sends them by
  * the device that stays.
  */
@@ -848,7 +848,7 @@ static void inbound(int nr, int dir)
 			tested = tested && cur == id && rnd(4);
 			pause_us(1000);
 		}
-		if (!cur || !sh->pol_expired[cur] || tested) {
+		if (!cur || !sh->pol_told[cur] || tested) {
 			pause_us(1000);
 			continue;
 		}
@@ -1234,6 +1234,7 @@ static void heard_sa(unsigned int spi, unsigned char *table)
 static void heard(const struct nlmsghdr *h, int which)
 {
 	const struct xfrm_user_polexpire *pe = NLMSG_DATA(h);
+	const struct xfrm_userpolicy_info *info = NLMSG_DATA(h);
 	const struct xfrm_user_acquire *acq = NLMSG_DATA(h);
 	const struct xfrm_user_expire *e = NLMSG_DATA(h);
 	const struct xfrm_usersa_id *id = NLMSG_DATA(h);
@@ -1256,14 +1257,24 @@ static void heard(const struct nlmsghdr *h, int which)
 		heard_sa(ntohl(id->spi), sh->sa_deleted);
 		break;
 	case XFRM_MSG_POLEXPIRE:
-		if (!pe->hard)
-			break;
-		count(C_POLEXPIRES, 1);
 		pol = pe->pol.lft.soft_byte_limit - POL_BASE;
-		if (pol < OBJECTS)
+		if (pe->hard && pol < OBJECTS)
 			bump(&sh->pol_expired[pol]);
-		else
-			count(C_UNKNOWN, 1);
+		break;
+	case XFRM_MSG_UPDPOLICY:
+		/* The kernel's own: the device is missing. */
+		pol = info->lft.soft_byte_limit - POL_BASE;
+		if (find_attr(h, sizeof(*info), XFRMA_OFFLOAD_DEV) || pol >= OBJECTS ||
+		    sh->pol[pol] & POL_SOFT)
+			break;
+		count(C_POL_TOLD, 1);
+		bump(&sh->pol_told[pol]);
+		break;
+	case XFRM_MSG_DELPOLICY:
+		info = find_attr(h, sizeof(struct xfrm_userpolicy_id), XFRMA_POLICY);
+		pol = info ? info->lft.soft_byte_limit - POL_BASE : OBJECTS;
+		if (pol < OBJECTS)
+			bump(&sh->pol_told[pol]);
 		break;
 	case XFRM_MSG_ACQUIRE:
 		tmpl = find_attr(h, sizeof(*acq), XFRMA_TMPL);
@@ -1317,7 +1328,7 @@ static void listener(const char *netns, int which, int ready_fd)
 	urgent();
 	enter(netns);
 	pfd[0].fd = xfrm_socket(1 << (XFRMNLGRP_EXPIRE - 1) | 1 << (XFRMNLGRP_SA - 1) |
-				1 << (XFRMNLGRP_ACQUIRE - 1));
+				1 << (XFRMNLGRP_ACQUIRE - 1) | 1 << (XFRMNLGRP_POLICY - 1));
 	pfd[1].fd = socket(PF_KEY, SOCK_RAW, PF_KEY_V2);
 	if (pfd[1].fd < 0 || send(pfd[1].fd, &reg, sizeof(reg), 0) < 0)
 		err(1, "PF_KEY");
@@ -1352,45 +1363,33 @@ static void listener(const char *netns, int which, int ready_fd)
 static void take_stock(const char *netns)
 {
 	static char buf[65536];
+	bool done = false;
 	struct request r;
-	int pass, fd;
+	int fd;
 
 	enter(netns);
-	for (pass = 0; pass < 2; pass++) {
-		bool done = false;
+	fd = xfrm_socket(0);
+	big_buffer(fd);
+	start(&r, XFRM_MSG_GETSA, NLM_F_DUMP, 0);
+	if (send(fd, &r, r.h.nlmsg_len, 0) < 0)
+		err(1, "dump");
+	while (!done) {
+		ssize_t ret = recv(fd, buf, sizeof(buf), 0);
+		const struct nlmsghdr *h = (const void *)buf;
+		unsigned int len = ret;
 
-		fd = xfrm_socket(0);
-		big_buffer(fd);
-		start(&r, pass ? XFRM_MSG_GETPOLICY : XFRM_MSG_GETSA, NLM_F_DUMP, 0);
-		if (send(fd, &r, r.h.nlmsg_len, 0) < 0)
+		if (ret < 0)
 			err(1, "dump");
-		while (!done) {
-			ssize_t ret = recv(fd, buf, sizeof(buf), 0);
-			const struct nlmsghdr *h = (const void *)buf;
-			unsigned int len = ret;
+		for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
+			const struct xfrm_usersa_info *x = NLMSG_DATA(h);
 
-			if (ret < 0)
-				err(1, "dump");
-			for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
-				if (h->nlmsg_type == NLMSG_DONE) {
-					done = true;
-				} else if (h->nlmsg_type == XFRM_MSG_NEWSA) {
-					const struct xfrm_usersa_info *x = NLMSG_DATA(h);
-
-					heard_sa(ntohl(x->id.spi), sh->sa_alive);
-				} else if (h->nlmsg_type == XFRM_MSG_NEWPOLICY) {
-					const struct xfrm_userpolicy_info *x = NLMSG_DATA(h);
-					unsigned long long pol;
-
-					pol = x->lft.soft_byte_limit - POL_BASE;
-					if (pol < OBJECTS)
-						sh->pol_alive[pol] = x->action ==
-							XFRM_POLICY_BLOCK ? 2 : 1;
-				}
-			}
+			if (h->nlmsg_type == NLMSG_DONE)
+				done = true;
+			else if (h->nlmsg_type == XFRM_MSG_NEWSA)
+				heard_sa(ntohl(x->id.spi), sh->sa_alive);
 		}
-		close(fd);
 	}
+	close(fd);
 }
 
 /* When this SA's expiry has been heard, so has all that was sent before. */
@@ -1408,7 +1407,7 @@ static void sentinel(const char *netns, int which)
 	x = NLMSG_DATA(&r.h);
 	x->id.spi = htonl(0x100 + which);
 	no_limits(&x->lft);
-	x->lft.hard_add_expires_seconds = 3;
+	x->lft.hard_add_expires_seconds = 5;
 	if (talk(fd, &r))
 		errx(1, "cannot add the sentinel in %s", netns);
 	for (i = 0; i < 6000 && !sh->sentinel_heard[which]; i++)
@@ -1440,7 +1439,7 @@ static const char *const names[COUNTERS] = {
 	[C_PLAIN_ACCEPTED] = "plain-accepted",
 	[C_PLAIN_CANARY] = "canaries-in",
 	[C_EXPIRES] = "state-expiries",
-	[C_POLEXPIRES] = "policy-expiries",
+	[C_POL_TOLD] = "policies-told",
 	[C_PFKEY] = "pfkey-expiries",
 	[C_ACQUIRED] = "acquires",
 	[C_ACQ_EXPIRED] = "acquires-expired",
@@ -1488,22 +1487,21 @@ static void accounts(void)
 			complain(&lost, "no end", i, f, e, d, a);
 	}
 	for (i = 1; i <= sh->policies; i++) {
-		int f = sh->pol[i], e = sh->pol_expired[i];
+		int f = sh->pol[i], t = sh->pol_told[i], e = sh->pol_expired[i];
 
 		if (!(f & POL_MADE)) {
-			if (e && !(f & POL_UNSURE))
-				complain(&ghosts, "policy never made", i, f, e, 0, 0);
+			if (t + e && !(f & POL_UNSURE))
+				complain(&ghosts, "policy never made", i, f, e, t, 0);
 			continue;
 		}
-		if (e > 1)
-			complain(&pol_twice, "policy expired twice", i, f, e, 0,
-				 sh->pol_alive[i]);
+		/* A policy that has lost its device can be deleted afterwards. */
+		if (t > 2 || e > 1)
+			complain(&pol_twice, "policy told twice", i, f, e, t, 0);
 		/* Flushes in netns d can have removed it instead. */
-		if (f & POL_GONE && !(f & POL_NETNS_D)) {
+		if (f & POL_GONE && !(f & (POL_NETNS_D | POL_SOFT))) {
 			pol_gone++;
-			if (!e)
-				complain(&pol_lost, "policy not told", i, f, e, 0,
-					 sh->pol_alive[i]);
+			if (!(t + e))
+				complain(&pol_lost, "policy not told", i, f, e, t, 0);
 		}
 	}
 	for (c = 0; c < COUNTERS; c++)

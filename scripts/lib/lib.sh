@@ -63,7 +63,7 @@ lock_build() {
 	exec {LOCK_FD}>>"$BUILD/.lock"
 	if ! flock -n "$LOCK_FD"; then
 		owner=$(tail -n 1 "$BUILD/.lock")
-		die "another run works in build/ (${owner:-it has just started}): wait until it has ended"
+		die "another run works in build/ (${owner:-it has just started}, or what it has left running): wait until it has ended"
 	fi
 	echo "${0##*/}, pid $$" >"$BUILD/.lock"
 	export XFRM_LOCKED=$BUILD
