@@ -146,7 +146,8 @@ setup_ccache() {
 	export PATH=/usr/lib/ccache:$PATH
 	export CCACHE_DIR=$BUILD/ccache CCACHE_MAXSIZE=4G CCACHE_BASEDIR=$BUILD
 	export CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content
-	export CCACHE_SLOPPINESS=time_macros
+	# Without a run of the preprocessor for each object: a fifth of the time.
+	export CCACHE_SLOPPINESS=time_macros CCACHE_DEPEND=1
 	unset CCACHE_DISABLE CCACHE_READONLY CCACHE_RECACHE CCACHE_CONFIGPATH
 	# mkcompile_h and the UML version string would differ from build to build.
 	export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=base KBUILD_BUILD_HOST=xfrm
