@@ -28,28 +28,35 @@ static long long now_us(void)
 	return ts.tv_sec * 1000000LL + ts.tv_nsec / 1000;
 }
 
-static void pfkey_send(int fd, int type, int satype)
+/* Registered, so that the kernel believes somebody will answer an ACQUIRE */
+static int pfkey_open(void)
 {
 	struct sadb_msg msg = {
 		.sadb_msg_version = PF_KEY_V2,
-		.sadb_msg_type = type,
-		.sadb_msg_satype = satype,
+		.sadb_msg_type = SADB_REGISTER,
+		.sadb_msg_satype = SADB_SATYPE_ESP,
 		.sadb_msg_len = sizeof(msg) / 8,
-		.sadb_msg_seq = type,
+		.sadb_msg_seq = 1,
 		.sadb_msg_pid = getpid(),
 	};
-
-	if (send(fd, &msg, sizeof(msg), 0) != sizeof(msg))
-		err(1, "pfkey message %d", type);
-}
-
-static int pfkey_open(void)
-{
 	int fd = socket(PF_KEY, SOCK_RAW, PF_KEY_V2);
 
-	if (fd < 0)
-		err(1, "PF_KEY socket");
+	if (fd < 0 || send(fd, &msg, sizeof(msg), 0) != sizeof(msg))
+		err(1, "PF_KEY");
 	return fd;
+}
+
+/* Is there an XFRMA_OFFLOAD_DEV behind the struct of the message? */
+static const char *offload(const struct nlmsghdr *h, size_t size)
+{
+	const struct nlattr *a = (const void *)((const char *)NLMSG_DATA(h) + NLMSG_ALIGN(size));
+	const char *end = (const char *)h + h->nlmsg_len;
+
+	for (; (const char *)(a + 1) <= end && a->nla_len >= sizeof(*a);
+	     a = (const void *)((const char *)a + NLA_ALIGN(a->nla_len)))
+		if (a->nla_type == XFRMA_OFFLOAD_DEV)
+			return "offload";
+	return "software";
 }
 
 static void heard_netlink(FILE *out, long long now, const char *buf,
@@ -65,13 +72,24 @@ static void heard_netlink(FILE *out, long long now, const char *buf,
 				ntohl(e->state.id.spi), e->hard,
 				(unsigned long long)e->state.curlft.packets,
 				now);
-		} else if (h->nlmsg_type == XFRM_MSG_POLEXPIRE) {
-			const struct xfrm_user_polexpire *e = NLMSG_DATA(h);
+		} else if (h->nlmsg_type == XFRM_MSG_ACQUIRE) {
+			const struct xfrm_user_acquire *a = NLMSG_DATA(h);
+			char dst[INET6_ADDRSTRLEN];
 
-			fprintf(out, "nl pol %u dir=%d hard=%d action=%s t=%lld\n",
-				e->pol.index, e->pol.dir, e->hard,
-				e->pol.action == XFRM_POLICY_ALLOW ?
-				"allow" : "block", now);
+			fprintf(out, "nl acquire %s t=%lld\n",
+				inet_ntop(a->sel.family, &a->sel.daddr, dst,
+					  sizeof(dst)), now);
+		} else if (h->nlmsg_type == XFRM_MSG_UPDPOLICY) {
+			const struct xfrm_userpolicy_info *p = NLMSG_DATA(h);
+
+			fprintf(out, "nl upd %u %s t=%lld\n", p->index,
+				offload(h, sizeof(*p)), now);
+		} else if (h->nlmsg_type == XFRM_MSG_DELPOLICY) {
+			const struct xfrm_userpolicy_id *p = NLMSG_DATA(h);
+
+			fprintf(out, "nl del %u t=%lld\n", p->index, now);
+		} else if (h->nlmsg_type == XFRM_MSG_POLEXPIRE) {
+			fprintf(out, "nl polexpire t=%lld\n", now);
 		}
 	}
 }
@@ -110,7 +128,9 @@ static int cmd_listen(char **argv)
 	struct sched_param prio = { .sched_priority = 1 };
 	struct sockaddr_nl addr = {
 		.nl_family = AF_NETLINK,
-		.nl_groups = 1 << (XFRMNLGRP_EXPIRE - 1),
+		.nl_groups = 1 << (XFRMNLGRP_EXPIRE - 1) |
+			     1 << (XFRMNLGRP_ACQUIRE - 1) |
+			     1 << (XFRMNLGRP_POLICY - 1),
 	};
 	static char buf[32768], lines[1 << 18];
 	struct pollfd pfd[2];
@@ -127,7 +147,6 @@ static int cmd_listen(char **argv)
 	if (pfd[0].fd < 0 || bind(pfd[0].fd, (void *)&addr, sizeof(addr)))
 		err(1, "NETLINK_XFRM");
 	pfd[1].fd = pfkey_open();
-	pfkey_send(pfd[1].fd, SADB_REGISTER, SADB_SATYPE_ESP);
 	pfd[0].events = POLLIN;
 	pfd[1].events = POLLIN;
 	if (sched_setscheduler(0, SCHED_FIFO, &prio))
@@ -155,40 +174,6 @@ static int cmd_listen(char **argv)
 	}
 }
 
-static const char *error_name(int error)
-{
-	return error ? strerrorname_np(error) : "ok";
-}
-
-/* Some answers come twice, first as a success. */
-static int pfkey_answer(int fd)
-{
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
-	static char buf[32768];
-	const struct sadb_msg *msg = (const void *)buf;
-	int ret = 0;
-
-	while (poll(&pfd, 1, 0) > 0) {
-		if (recv(fd, buf, sizeof(buf), 0) < (ssize_t)sizeof(*msg))
-			err(1, "recv");
-		if (msg->sadb_msg_pid == (__u32)getpid() && msg->sadb_msg_errno)
-			ret = msg->sadb_msg_errno;
-	}
-	return ret;
-}
-
-static int cmd_pfkey_flush(char **argv)
-{
-	int fd = pfkey_open();
-
-	(void)argv;
-	pfkey_send(fd, SADB_FLUSH, SADB_SATYPE_UNSPEC);
-	printf("states %s\n", error_name(pfkey_answer(fd)));
-	pfkey_send(fd, SADB_X_SPDFLUSH, SADB_SATYPE_UNSPEC);
-	printf("policies %s\n", error_name(pfkey_answer(fd)));
-	return 0;
-}
-
 static struct addrinfo *address(const char *host, const char *port)
 {
 	struct addrinfo hints = {
@@ -202,14 +187,17 @@ static struct addrinfo *address(const char *host, const char *port)
 	return res;
 }
 
-/* send SRC|- DST PORT COUNT [TEXT] */
+/* send SRC|- DST PORT COUNT TEXT [hold]: hold keeps the socket, connected so that it
+ * has its route cached, and sends once more after a SIGUSR1.
+ */
 static int cmd_send(char **argv)
 {
 	struct addrinfo *dst = address(argv[1], argv[2]);
-	const char *text = argv[4] ? argv[4] : "data";
 	int fd = socket(dst->ai_family, SOCK_DGRAM, 0);
-	unsigned int failed[256] = {}, sent = 0, i;
-	int count = atoi(argv[3]);
+	unsigned int refused = 0;
+	const char *text = argv[4];
+	int count, sig;
+	sigset_t usr1;
 
 	if (fd < 0)
 		err(1, "socket");
@@ -219,42 +207,25 @@ static int cmd_send(char **argv)
 		if (bind(fd, src->ai_addr, src->ai_addrlen))
 			err(1, "bind %s", argv[0]);
 	}
-	while (count-- > 0) {
-		if (sendto(fd, text, strlen(text), 0, dst->ai_addr,
-			   dst->ai_addrlen) >= 0)
-			sent++;
-		else
-			failed[errno < 255 ? errno : 255]++;
-	}
-	printf("sent %u\n", sent);
-	for (i = 0; i < ARRAY_SIZE(failed); i++)
-		if (failed[i])
-			printf("%s %u\n", error_name(i), failed[i]);
-	return 0;
-}
-
-/* hold SRC DST PORT: one datagram now and one for each SIGUSR1, until SIGTERM */
-static int cmd_hold(char **argv)
-{
-	struct addrinfo *src = address(argv[0], "0");
-	struct addrinfo *dst = address(argv[1], argv[2]);
-	int fd = socket(dst->ai_family, SOCK_DGRAM, 0);
-	sigset_t usr1;
-	int sig;
-
+	if (argv[5] && connect(fd, dst->ai_addr, dst->ai_addrlen))
+		err(1, "connect %s", argv[1]);
 	sigemptyset(&usr1);
 	sigaddset(&usr1, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &usr1, NULL);
-	if (fd < 0 || bind(fd, src->ai_addr, src->ai_addrlen) ||
-	    connect(fd, dst->ai_addr, dst->ai_addrlen))
-		err(1, "connect %s", argv[1]);
 	setbuf(stdout, NULL);
-	if (send(fd, "data", 4, 0) != 4)
-		err(1, "send");
-	printf("ready\n");
-	while (!sigwait(&usr1, &sig))
-		printf("%s\n", error_name(send(fd, "data", 4, 0) < 0 ? errno : 0));
-	errx(1, "sigwait");
+	for (count = atoi(argv[3]); count > 0; count--) {
+		if (sendto(fd, text, strlen(text), 0, dst->ai_addr,
+			   dst->ai_addrlen) < 0 && errno == EPERM)
+			refused++;
+		if (count == 1 && argv[5]) {
+			printf("held\n");
+			sigwait(&usr1, &sig);
+			argv[5] = NULL;
+			count++;
+		}
+	}
+	printf("%u\n", refused);
+	return 0;
 }
 
 /* One line for each datagram: in a netns without IPsec that is clear text. */
@@ -287,9 +258,7 @@ static const struct {
 	const char *usage;
 } commands[] = {
 	{ "listen", 1, cmd_listen, "OUT" },
-	{ "pfkey-flush", 0, cmd_pfkey_flush, "" },
-	{ "send", 4, cmd_send, "SRC|- DST PORT COUNT [TEXT]" },
-	{ "hold", 3, cmd_hold, "SRC DST PORT" },
+	{ "send", 5, cmd_send, "SRC|- DST PORT COUNT TEXT [hold]" },
 	{ "recv", 2, cmd_recv, "PORT OUT" },
 };
 
