@@ -267,9 +267,9 @@ static void policy_replaced(struct kunit *test)
 	}
 }
 
-/* The unsorted policy at the head of the chain is one for TCP. It ends no walk, and
- * those in software are sorted behind it, also when the tables are built again: the
- * block is better than the bypass, be they in two chains or in one.
+/* The unsorted policy at the head of the chain is the worst, or one for TCP. It ends
+ * no walk, and those in software are sorted behind it, also when the tables are built
+ * again: the block is better than the bypass, be they in two chains or in one.
  */
 static void policy_sorted(struct kunit *test)
 {
@@ -292,6 +292,8 @@ static void policy_sorted(struct kunit *test)
 			pol->selector.proto = protos[j];
 			if (!i && j < 2) {
 				/* All such prefixes are in one chain. */
+				if (j)
+					pol->selector.proto = 0;
 				pol->selector.prefixlen_s = 12;
 				pol->selector.prefixlen_d = 12;
 			}
