@@ -292,13 +292,8 @@ posting_patches() {
 list_patches() {
 	local p file since=${SINCE:-} upto=${UPTO:-} var
 	POSTINGS=() TAKEN=() ALL_PATCHES=() CONTROL_PATCHES=()
-	if [ -r "$TOP/patches/postings" ]; then
-		mapfile -t POSTINGS < <(sed 's/ .*//; /^$/d' "$TOP/patches/postings")
-	else
-		# The first version: two series.
-		POSTINGS=(fixes .)
-		CONTROL_PATCHES=("$TOP"/patches/0001-*.patch)
-	fi
+	[ -r "$TOP/patches/postings" ] || die "no patches/postings: a line is a folder and the subject of its first patch"
+	mapfile -t POSTINGS < <(sed 's/ .*//; /^$/d' "$TOP/patches/postings")
 	for var in SINCE UPTO; do
 		[ -z "${!var:-}" ] || posting "${!var}" >/dev/null ||
 			die "$var=${!var}: no such folder in patches/postings: ${POSTINGS[*]}"
