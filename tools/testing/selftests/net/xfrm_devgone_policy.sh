@@ -248,7 +248,8 @@ test_clear()
 # told TEXT: what became of policies, and nothing else, is in EVENTS
 told()
 {
-	[ "$(sed -n 's/^\([UD].*\) dst.*/\1/p' "$EVENTS" | sort | xargs)" = "$1" ]
+	[ "$(sed -n 's/^\([UD][a-z]* src [^ ]*\).*/\1/p' "$EVENTS" | sort |
+		xargs)" = "$1" ]
 }
 
 # A policy without template is deleted, the others take SAs in software. By
