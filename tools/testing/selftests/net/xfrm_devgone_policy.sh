@@ -11,7 +11,7 @@
 
 source "$(dirname "$0")/xfrm_nsim_lib.sh"
 
-ALL_TESTS="test_clear test_again test_trigger test_xfrmi test_tcp test_optional
+ALL_TESTS="test_clear test_again test_carrier test_xfrmi test_tcp test_optional
 	test_priority"
 
 # From, to, direction of the policy in A, family, mode, length of the prefixes
@@ -308,7 +308,7 @@ Updated src 10.8.0.1/32 Updated src 10.9.0.1/32"
 	log_test "traffic goes on by the same device"
 }
 
-test_trigger()
+test_carrier()
 {
 	setup
 	row 1
@@ -319,16 +319,6 @@ test_trigger()
 	check_nsim_table "$ID" 1 1
 	check_policies 1 1
 	log_test "carrier is lost: nothing changes"
-
-	RET=0
-	if ! ip -n "$A" link add vrf0 up type vrf table 10; then
-		log_test_skip "device joins a VRF" "no VRF"
-		return
-	fi
-	gone ip -n "$A" link set "$DEV" master vrf0
-	check_policies 1 0
-	check_nsim_released "$ID"
-	log_test "device joins a VRF"
 }
 
 # The interface drops what has no policy: without it nothing goes on.
