@@ -52,11 +52,11 @@ km_root() {
 	run_logged "download of ${KM_NAME[$daemon]}" "$BUILD/log/root-$daemon" \
 		km_download "$tmp/debs" ${KM_PACKAGES[$daemon]} ||
 		die "cannot download ${KM_NAME[$daemon]} of $KM_SUITE: check the network and the mirror (see build/log/root-$daemon)"
-	run_logged "root of $daemon" "$BUILD/log/root-$daemon" km_unpack "$tmp/root" "$tmp"/debs/*.deb ||
+	run_logged "root of $daemon" "$BUILD/log/root-$daemon" km_unpack "$tmp/tree" "$tmp"/debs/*.deb ||
 		die "cannot unpack ${KM_NAME[$daemon]}: see build/log/root-$daemon"
-	dpkg-deb -f "$tmp/debs/${KM_NAME[$daemon]}"_*.deb Version >"$tmp/root/.version"
+	dpkg-deb -f "$tmp/debs/${KM_NAME[$daemon]}"_*.deb Version >"$tmp/tree/.version"
 	rm -rf "$root"
-	mv "$tmp/root" "$root"
+	mv "$tmp/tree" "$root"
 	rm -rf "$tmp"
 	trap - EXIT
 }
