@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
 .PHONY: help prepare build demo test kunit kselftest keymanagers ci export mails clean distclean \
-	lab-bench lab-stress lab-kcsan lab-mutants lab-coverage lab-hotpath lab-boot-each lab-htmldocs lab-backports
+	lab-bench lab-stress lab-kcsan lab-mutants lab-coverage lab-hotpath lab-litmus lab-boot-each lab-htmldocs lab-backports
 
 # A line of help is "target: ## GROUP: text".
 help: ## use: list the verbs
@@ -70,6 +70,9 @@ lab-coverage: prepare ## lab: which of the series' lines in net/xfrm KUnit runs 
 
 lab-hotpath: prepare ## lab: count the instructions of the packet path in both kernels
 	@scripts/lab/hotpath
+
+lab-litmus: prepare ## lab: the barriers in the kernel's memory model, the driver calls in every order (LITMUS="name ...")
+	@scripts/lab/litmus $(LITMUS)
 
 lab-boot-each: prepare ## lab: boot each step of the series, run the tests it has (FROM=, TO=, STEPS=)
 	@scripts/lab/boot-each

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # The key managers of another Debian suite, each with what it depends on in a root
-# of its own below build/, for they conflict. Sourced by scripts/keymanagers.
+# of its own below build/, for they conflict. Sourced by scripts/keymanagers, and by
+# scripts/lab/litmus for how it downloads and unpacks.
 
 KM_SUITE=trixie
 # netbase has /etc/protocols, iproute2 and the shell are for pluto's own scripts.
