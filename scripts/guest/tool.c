@@ -17,6 +17,7 @@
 #include <linux/netlink.h>
 #include <linux/pfkeyv2.h>
 #include <linux/xfrm.h>
+#include "expire.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -96,27 +97,13 @@ static void heard_netlink(FILE *out, long long now, const char *buf,
 
 static void heard_pfkey(FILE *out, long long now, const char *buf, size_t len)
 {
-	const struct sadb_msg *msg = (const void *)buf;
-	const char *what = "unknown";
-	const struct sadb_ext *ext;
-	unsigned int spi = 0;
-	size_t pos;
+	unsigned int spi;
+	int lifetime;
 
-	if (len < sizeof(*msg) || msg->sadb_msg_type != SADB_EXPIRE)
-		return;
-	for (pos = sizeof(*msg); pos + sizeof(*ext) <= len;
-	     pos += ext->sadb_ext_len * 8) {
-		ext = (const void *)(buf + pos);
-		if (!ext->sadb_ext_len)
-			break;
-		if (ext->sadb_ext_type == SADB_EXT_SA)
-			spi = ntohl(((const struct sadb_sa *)ext)->sadb_sa_spi);
-		else if (ext->sadb_ext_type == SADB_EXT_LIFETIME_HARD)
-			what = "hard";
-		else if (ext->sadb_ext_type == SADB_EXT_LIFETIME_SOFT)
-			what = "soft";
-	}
-	fprintf(out, "pfkey sa 0x%08x %s t=%lld\n", spi, what, now);
+	if (sadb_expire(buf, len, &spi, &lifetime))
+		fprintf(out, "pfkey sa 0x%08x %s t=%lld\n", spi,
+			lifetime == SADB_EXT_LIFETIME_HARD ? "hard" :
+			lifetime == SADB_EXT_LIFETIME_SOFT ? "soft" : "unknown", now);
 }
 
 /* Both ways a key manager listens, each with its default receive buffer. As one
