@@ -74,7 +74,7 @@ lab-hotpath: prepare ## lab: count the instructions of the packet path in both k
 lab-litmus: prepare ## lab: the barriers in the kernel's memory model, the driver calls in every order (LITMUS="name ...")
 	@scripts/lab/litmus $(LITMUS)
 
-lab-boot-each: prepare ## lab: boot each step of the series, run the tests it has (FROM=, TO=, STEPS=)
+lab-boot-each: prepare ## lab: boot each step of the series, with its KUnit (POSTINGS=1: each posting, with its kselftests; STEPS=)
 	@scripts/lab/boot-each
 
 lab-backports: ## lab: which patches apply to and compile on Debian 6.12 and 7.2 (QUICK=1)

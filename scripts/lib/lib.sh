@@ -29,7 +29,7 @@ die() {
 	die "the path '$TOP' has other characters than A-Z a-z 0-9 _ . / + @ ~ -: move the repository"
 
 # One of these that says 0 would be on: FORCE=0 throws work away.
-for switch in QUICK FORCE SIGNOFF FULL; do
+for switch in QUICK FORCE SIGNOFF FULL POSTINGS; do
 	[[ ${!switch:-1} = 1 ]] || die "$switch=${!switch}: $switch=1 or nothing"
 done
 
@@ -72,40 +72,28 @@ lock_build() {
 
 # sweep: what killed runs left. The names have the pid of their run.
 sweep() {
-	local dir pid repo
+	local dir pid
 	for dir in "$BUILD"/tmp.[0-9]* /dev/shm/xfrm.[0-9]*; do
 		pid=${dir##*/}
 		pid=${pid#*.}
-		if [ ! -O "$dir" ] || kill -0 "${pid%%.*}" 2>/dev/null; then
-			continue
-		fi
-		if [ -e "$dir/tree/.git" ]; then
-			repo=$(tgit -C "$dir/tree" rev-parse --path-format=absolute --git-common-dir 2>/dev/null) &&
-				drop_worktree "$repo" "$dir/tree"
-		fi
-		rm -rf "$dir"
+		[ ! -O "$dir" ] || kill -0 "${pid%%.*}" 2>/dev/null || rm -rf "$dir"
 	done
 }
 
 # make_tmp: sets tmp to a directory below build/ that goes when the script ends
 make_tmp() {
 	tmp=$(mktemp -d "$BUILD/tmp.$$.XXXXXX")
-	trap drop_tmp EXIT
+	trap 'rm -rf "$tmp"' EXIT
 	trap 'exit 130' INT TERM HUP
-}
-
-drop_tmp() {
-	[ ! -e "$tmp/tree/.git" ] || drop_worktree "$REPO" "$tmp/tree"
-	rm -rf "$tmp"
 }
 
 # run_logged TITLE LOGFILE CMD...: run CMD, show that it is alive, and the end
 # of its output when it fails. It is a process group of its own: neither ^C nor a
 # terminal that is closed leaves a make behind.
 run_logged() {
-	local title=$1 log=$2 start=$SECONDS next=15 pid rc=0 last tty='' traps
+	local title=$1 log=$2 start=$SECONDS next=15 every=60 end='\n' pid rc=0 traps
 	shift 2
-	[ ! -t 1 ] || tty=y
+	[ ! -t 1 ] || next=0 every=1 end='\e[K\r'
 	mkdir -p "${log%/*}"
 	traps=$(trap -p INT TERM HUP)
 	set -m
@@ -116,20 +104,15 @@ run_logged() {
 	trap "kill -TERM -- -$pid 2>/dev/null || :; trap - INT TERM HUP; exit 130" INT TERM HUP
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.2
-		if [ "$tty" ] || [ $((SECONDS - start)) -ge "$next" ]; then
-			last=$(tail -c 400 "$log" | tr '\r' '\n' | tail -n 1 | tr -dc '[:print:]' | tr -s ' ' | cut -c 1-50)
-			if [ "$tty" ]; then
-				printf '\r\033[K%s: %d s %s' "$title" $((SECONDS - start)) "$last"
-			else
-				printf '%s: %d s %s\n' "$title" $((SECONDS - start)) "$last"
-				next=$((SECONDS - start + 60))
-			fi
-		fi
+		[ $((SECONDS - start)) -ge "$next" ] || continue
+		next=$((SECONDS - start + every))
+		printf "%s: %d s %s$end" "$title" $((SECONDS - start)) \
+			"$(tail -c 400 "$log" | tr '\r' '\n' | tail -n 1 | tr -dc '[:print:]' | tr -s ' ' | cut -c 1-50)"
 	done
 	wait "$pid" || rc=$?
 	trap - INT TERM HUP
 	eval "$traps"
-	[ -z "$tty" ] || printf '\r\033[K'
+	[ ! -t 1 ] || printf '\e[K'
 	if [ $rc -ne 0 ]; then
 		note "$title: failed ($rc) after $((SECONDS - start)) s, the end of ${log#"$TOP"/}:"
 		tail -n 20 "$log" >&2
@@ -143,11 +126,9 @@ run_logged() {
 # tree's objects serve the next.
 setup_ccache() {
 	command -v ccache >/dev/null || return 0
-	export PATH=/usr/lib/ccache:$PATH
-	export CCACHE_DIR=$BUILD/ccache CCACHE_MAXSIZE=4G CCACHE_BASEDIR=$BUILD
-	export CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content
-	# Without a run of the preprocessor for each object: a fifth of the time.
-	export CCACHE_SLOPPINESS=time_macros CCACHE_DEPEND=1
+	# DEPEND is without a run of the preprocessor for each object: a fifth of the time.
+	export PATH=/usr/lib/ccache:$PATH CCACHE_DIR=$BUILD/ccache CCACHE_MAXSIZE=4G CCACHE_BASEDIR=$BUILD \
+		CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content CCACHE_SLOPPINESS=time_macros CCACHE_DEPEND=1
 	unset CCACHE_DISABLE CCACHE_READONLY CCACHE_RECACHE CCACHE_CONFIGPATH
 	# mkcompile_h and the UML version string would differ from build to build.
 	export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=base KBUILD_BUILD_HOST=xfrm
@@ -165,26 +146,23 @@ kmake() {
 
 # merge_config SRC OBJ ARCH DEFCONFIG FRAGMENT...: a .config
 merge_config() {
-	local src=$1 obj=$2 arch=$3 defconfig=$4
-	shift 4
-	mkdir -p "$obj"
-	kmake -C "$src" O="$obj" ARCH="$arch" "$defconfig" &&
-		(cd "$obj" && "$src/scripts/kconfig/merge_config.sh" -m -O "$obj" .config "$@") &&
-		kmake -C "$src" O="$obj" ARCH="$arch" olddefconfig
+	mkdir -p "$2"
+	kmake -C "$1" O="$2" ARCH="$3" "$4" &&
+		(cd "$2" && "$1/scripts/kconfig/merge_config.sh" -m -O "$2" .config "${@:5}") &&
+		kmake -C "$1" O="$2" ARCH="$3" olddefconfig
 }
 
 # took OBJ FRAGMENT...: Kconfig drops what it cannot have without an error. A later
 # fragment overrides an earlier one.
 took() {
-	local obj=$1 line
-	shift
-	[ $# -gt 0 ] || return 0
-	while read -r line; do
-		case $line in
-		CONFIG_*=n) ! grep -q "^${line%=n}=" "$obj/.config" ;;
-		CONFIG_*=*) grep -qxF "$line" "$obj/.config" ;;
-		esac || { echo "$line did not take: look at its dependencies (${*#"$TOP"/})"; return 1; }
-	done < <(cat "$@" | awk -F= '/^CONFIG_/ { v[$1] = $0 } END { for (i in v) print v[i] }')
+	awk -F= '!/^CONFIG_/ { next } FILENAME == ARGV[ARGC - 1] { is[$1] = $0; next } { want[$1] = $0 }
+		END {
+			for (i in want)
+				if ((want[i] ~ /=n$/) ? i in is : want[i] != is[i]) {
+					print want[i] " did not take: look at its dependencies"
+					exit 1
+				}
+		}' "${@:2}" "$1/.config"
 }
 
 # A user's hooks, signing keys and am settings are not for the series.
@@ -192,22 +170,18 @@ tgit() {
 	git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c gc.auto=0 \
 		-c maintenance.auto=false -c am.threeWay=false -c core.autocrlf=false \
 		-c core.fsmonitor=false -c advice.detachedHead=false \
-		-c core.abbrev=12 -c safe.directory='*' -c core.sparseCheckoutCone=false \
-		${SPARSE:+-c core.sparseCheckout=true} "$@"
+		-c core.abbrev=12 -c safe.directory='*' "$@"
 }
 
 SERIES_NAME='xfrm devgone series'
 SERIES_MAIL=devgone@xfrm.invalid
+export GIT_COMMITTER_NAME=$SERIES_NAME GIT_COMMITTER_EMAIL=$SERIES_MAIL
 
 # am_series TREE LOG PATCH...: ids are reproducible: nothing of the user or the
 # clock goes into a commit.
 am_series() {
-	local tree=$1 log=$2
-	shift 2
-	[ $# -gt 0 ] || return 0
-	GIT_COMMITTER_NAME=$SERIES_NAME GIT_COMMITTER_EMAIL=$SERIES_MAIL \
-		tgit -C "$tree" am --quiet --committer-date-is-author-date \
-		--keep-non-patch --whitespace=error "$@" >"$log" 2>&1
+	[ $# -lt 3 ] || tgit -C "$1" am --quiet --committer-date-is-author-date \
+		--keep-non-patch --whitespace=error "${@:3}" >"$2" 2>&1
 }
 
 # For format-patch, whose form a user's configuration can change.
@@ -228,26 +202,11 @@ am_failure() {
 	echo "${1#"$TOP"/patches/} does not apply: $where"
 }
 
-# sparse_worktree REPO DIR REV PATCH...: a work tree with no more than the files
-# the patches name, for a full one of a kernel takes a while.
-sparse_worktree() {
-	local repo=$1 dir=$2 rev=$3 list
-	shift 3
-	SPARSE=y
-	tgit -C "$repo" worktree add -f -q --no-checkout --detach "$dir" "$rev"
-	list=$(tgit -C "$dir" rev-parse --path-format=absolute --git-path info/sparse-checkout)
-	mkdir -p "${list%/*}"
-	{ printf "/%s\n" Makefile .gitattributes; sed -n 's/^\(---\|+++\) [ab]\//\//p' "$@" /dev/null | sort -u; } >"$list"
-	tgit -C "$dir" checkout -q --detach "$rev"
-}
-
 # drop_worktree REPO DIR: REPO forgets this one only. `worktree prune` would also
 # drop a user's work trees that are on a disk not mounted now.
 drop_worktree() {
-	local repo=$1 dir=$2
-	SPARSE=
-	rm -rf "$dir"
-	tgit -C "$repo" worktree remove --force --force "$dir" 2>/dev/null || :
+	rm -rf "$2"
+	tgit -C "$1" worktree remove --force --force "$2" 2>/dev/null || :
 }
 
 common_dir() {
@@ -265,9 +224,7 @@ add_worktree() {
 			die "cannot add a work tree: see build/log/worktree"
 	fi
 	tgit -C "$dir" am --quit 2>/dev/null || :
-	[ "$(tgit -C "$dir" rev-parse HEAD)" = "$(tgit -C "$dir" rev-parse "$rev^{commit}")" ] ||
-		tgit -C "$dir" checkout -q -f --detach "$rev"
-	tgit -C "$dir" reset -q --hard
+	tgit -C "$dir" checkout -q -f --detach "$rev"
 	tgit -C "$dir" clean -q -f -d
 }
 
@@ -286,20 +243,23 @@ posting_patches() {
 }
 
 # list_patches: sets POSTINGS to all folders of patches/, in order; TAKEN to those
-# that are applied, from SINCE= (a LINUX= that has those before) to UPTO=;
-# ALL_PATCHES to their patches, CONTROL_PATCHES to what the unpatched kernel gets of
-# them: netdevsim's packet offload, without which nothing could be shown.
+# that are applied, from SINCE= (a LINUX= that has those before) to UPTO=; ONLY to that
+# of POSTING=; ALL_PATCHES to their patches, END to how many there are up to the end of a
+# posting; CONTROL_PATCHES to what the unpatched kernel gets of them: netdevsim's packet
+# offload, without which nothing could be shown.
 list_patches() {
-	local p file since=${SINCE:-} upto=${UPTO:-} var
+	local p file since upto var
 	POSTINGS=() TAKEN=() ALL_PATCHES=() CONTROL_PATCHES=()
+	declare -gA END=()
 	[ -r "$TOP/patches/postings" ] || die "no patches/postings: a line is a folder and the subject of its first patch"
 	mapfile -t POSTINGS < <(sed 's/ .*//; /^$/d' "$TOP/patches/postings")
-	for var in SINCE UPTO; do
+	for var in SINCE UPTO POSTING; do
 		[ -z "${!var:-}" ] || posting "${!var}" >/dev/null ||
 			die "$var=${!var}: no such folder in patches/postings: ${POSTINGS[*]}"
 	done
-	[ -z "$since" ] || since=$(posting "$since")
-	[ -z "$upto" ] || upto=$(posting "$upto")
+	since=$(posting "${SINCE:-}") || :
+	upto=$(posting "${UPTO:-}") || :
+	ONLY=$(posting "${POSTING:-}") || :
 	for p in "${POSTINGS[@]}"; do
 		[ -d "$TOP/patches/$p" ] || die "patches/postings names $p, which is no folder of patches/: run 'make export'"
 		[ -z "$since" ] || [ "$p" = "$since" ] || continue
@@ -311,23 +271,16 @@ list_patches() {
 				CONTROL_PATCHES+=("$file")
 			fi
 		done < <(posting_patches "$p")
+		END[$p]=${#ALL_PATCHES[@]}
 		[ "$p" != "$upto" ] || break
 	done
 	[ -z "$since" ] || die "SINCE=$SINCE comes after UPTO=$UPTO: nothing is left"
 }
 
-# patch_subject FILE: in one line, without [PATCH ...]
-patch_subject() {
-	awk '/^Subject: / { s = $0; next } s && /^ / { s = s $0; next } s { exit }
-		END { sub(/^Subject: (\[[^]]*\] *)?/, "", s); print s }' "$1"
-}
-
 # Sets TREE, UNPATCHED (the two work trees) and STAMP for LINUX= or without.
 tree_names() {
-	TREE=$BUILD/linux
-	[ -z "${LINUX:-}" ] || TREE=$BUILD/linux-user
-	UNPATCHED=$BUILD/unpatched
-	[ -z "${LINUX:-}" ] || UNPATCHED=$BUILD/linux-user-unpatched
+	TREE=$BUILD/linux${LINUX:+-user}
+	UNPATCHED=$BUILD/${LINUX:+linux-user-}unpatched
 	STAMP=$TREE.stamp
 }
 
@@ -350,6 +303,15 @@ need_tree() {
 	fi
 	BASE_REV=$(stamp base)
 	REPO=$(stamp repo)
+}
+
+# list_commits: sets COMMITS to those of the series, of which there is one for each of
+# ALL_PATCHES
+list_commits() {
+	list_patches
+	mapfile -t COMMITS < <(tgit -C "$TREE" rev-list --reverse "$BASE_REV..HEAD")
+	[ ${#COMMITS[@]} -eq ${#ALL_PATCHES[@]} ] ||
+		die "${TREE#"$TOP"/} has ${#COMMITS[@]} commits, patches/ ${#ALL_PATCHES[@]} patches: run 'make prepare' or 'make export'"
 }
 
 # named_tree NAME: sets src to the work tree of the unpatched or the patched kernel
@@ -388,11 +350,7 @@ record_series() {
 # virtme-ng below build/, where Debian 12 has none. It starts programs of its own by
 # name, and writes to its user's home.
 VNG_DIR=$BUILD/tools/virtme-ng
-vng_env() {
-	env PATH="$VNG_DIR/usr/bin:$PATH" PYTHONPATH="$VNG_DIR/usr/lib/python3/dist-packages" \
-		PYTHONDONTWRITEBYTECODE=1 "$@"
-}
-
+VNG_ENV=(env "PATH=$VNG_DIR/usr/bin:$PATH" "PYTHONPATH=$VNG_DIR/usr/lib/python3/dist-packages" PYTHONDONTWRITEBYTECODE=1)
 vng_runs() {
-	[ -x "$VNG_DIR/usr/bin/vng" ] && vng_env vng --version >/dev/null 2>&1
+	[ -x "$VNG_DIR/usr/bin/vng" ] && "${VNG_ENV[@]}" vng --version >/dev/null 2>&1
 }
