@@ -6,6 +6,8 @@
 
 #include "fixture.h"
 
+#define TIMEOUT	(10 * HZ)
+
 struct xdt xdt;
 
 /* Protects the log and the fault. */
@@ -30,12 +32,13 @@ void xdt_log_policy(struct xfrm_policy *pol, const char *what)
 	log_call('p', pol->priority - XDT_PRIO, what);
 }
 
-void xdt_log_clear(void)
+/* Until it happens, or for long enough: what has happened is to be looked at. */
+void xdt_log_wait(const char *what)
 {
-	spin_lock_bh(&log_lock);
-	xdt.len = 0;
-	xdt.log[0] = '\0';
-	spin_unlock_bh(&log_lock);
+	unsigned long timeout = jiffies + TIMEOUT;
+
+	while (!strstr(xdt.log, what) && time_before(jiffies, timeout))
+		schedule_timeout_uninterruptible(1);
 }
 
 /* KUnit's own checks may sleep. */
@@ -47,19 +50,10 @@ void xdt_fault(bool bad, const char *what)
 	spin_unlock_bh(&log_lock);
 }
 
-static DECLARE_WAIT_QUEUE_HEAD(expired_wq);
-
 static int km_notify(struct xfrm_state *x, const struct km_event *c)
 {
-	if (c->event != XFRM_MSG_EXPIRE)
-		return 0;
-
-	xdt_log_state(x, c->data.hard ? "expire" : "soft");
-	if (c->data.hard) {
-		xdt.packets = x->curlft.packets;
-		atomic_inc(&xdt.expired);
-		wake_up(&expired_wq);
-	}
+	if (c->event == XFRM_MSG_EXPIRE)
+		xdt_log_state(x, c->data.hard ? "expire" : "soft");
 	return 0;
 }
 
@@ -82,14 +76,12 @@ static int km_notify_policy(struct xfrm_policy *pol, int dir,
 static int km_acquire(struct xfrm_state *x, struct xfrm_tmpl *tmpl,
 		      struct xfrm_policy *pol)
 {
-	atomic_inc(&xdt.acquires);
+	xdt_log_state(x, "acquire");
 	return xdt.acquire_err;
 }
 
 static bool km_is_alive(const struct km_event *c)
 {
-	if (xdt.is_alive)
-		xdt.is_alive(xdt.arg);
 	return true;
 }
 
@@ -103,33 +95,29 @@ static struct xfrm_mgr km = {
 KUNIT_DEFINE_ACTION_WRAPPER(km_unregister, xfrm_unregister_km,
 			    struct xfrm_mgr *);
 
-bool xdt_wait_expired(int n)
-{
-	return wait_event_timeout(expired_wq, atomic_read(&xdt.expired) >= n,
-				  XDT_TIMEOUT) > 0;
-}
-
-void xdt_block_init(void)
-{
-	init_completion(&xdt.entered);
-	init_completion(&xdt.back);
-	init_completion(&xdt.done);
-}
-
-bool xdt_wait(struct completion *c)
-{
-	return wait_for_completion_timeout(c, XDT_TIMEOUT);
-}
-
-/* For a hook: waits in the driver until somebody completes xdt.back, who must not
- * come so far, or for long enough. Too short a time hides a fault, it makes none.
+/* Waits for somebody who completes xdt.back, but must not come so far, or for
+ * long enough. Too short a time hides a fault, it makes none.
  */
-void xdt_block(void)
+static void block_hook(struct xdt_nic *nic, void *obj)
 {
 	if (completion_done(&xdt.entered))
 		return;
 	complete_all(&xdt.entered);
 	xdt.overtaken = wait_for_completion_timeout(&xdt.back, HZ / 5);
+}
+
+/* Let the driver wait in the first free. */
+void xdt_block(struct xdt_nic *nic)
+{
+	init_completion(&xdt.entered);
+	init_completion(&xdt.back);
+	nic->hook = block_hook;
+}
+
+void xdt_entered(void)
+{
+	KUNIT_ASSERT_NE(xdt.test, 0,
+			wait_for_completion_timeout(&xdt.entered, TIMEOUT));
 }
 
 void xdt_defer(kunit_action_t *action, void *arg)
@@ -140,9 +128,6 @@ void xdt_defer(kunit_action_t *action, void *arg)
 
 void xdt_flush(void *unused)
 {
-#ifdef CONFIG_XFRM_SUB_POLICY
-	xfrm_policy_flush(&init_net, XFRM_POLICY_TYPE_SUB, false);
-#endif
 	xfrm_policy_flush(&init_net, XFRM_POLICY_TYPE_MAIN, false);
 	xfrm_state_flush(&init_net, 0, false);
 	/* Destinations hold states and policies. */
@@ -166,19 +151,11 @@ static void expect_clean(void *unused)
 	KUNIT_EXPECT_NULL_MSG(xdt.test, xdt.fault, "%s", xdt.fault);
 }
 
-static bool busy;
-
-/* The .suite_init of all suites: what is there is not for the tests. */
-int xdt_suite_init(struct kunit_suite *suite)
-{
-	busy = !net_is_empty();
-	return 0;
-}
-
 /* The .init of all suites. */
 int xdt_init(struct kunit *test)
 {
-	if (busy)
+	/* They are not for the tests. */
+	if (!net_is_empty())
 		kunit_skip(test, "init_net has states or policies");
 
 	memset(&xdt, 0, sizeof(xdt));

@@ -9,31 +9,16 @@
 #include <kunit/test.h>
 #include <linux/completion.h>
 #include <linux/netdevice.h>
-#include <linux/wait.h>
 #include <net/xfrm.h>
-
-#define XDT_TIMEOUT	(10 * HZ)
-#define XDT_HW_ESP	(NETIF_F_HW_ESP | NETIF_F_HW_ESP_TX_CSUM)
 
 /* SPI of the state and priority of the policy with index 0. */
 #define XDT_SPI		0x1000
 #define XDT_PRIO	1000
-
+/* Addresses of benchmarking, which are even. */
+#define XDT_SADDR	htonl(0xc6120000)
+#define XDT_DADDR(idx)	htonl(0xc6130000 + 2 * (idx))
 #define CRYPTO		XFRM_DEV_OFFLOAD_CRYPTO
 #define PACKET		XFRM_DEV_OFFLOAD_PACKET
-
-/* Calls of the driver. */
-enum xdt_op {
-	OP_STATE_ADD,
-	OP_STATE_STATS,
-	OP_STATE_DELETE,
-	OP_STATE_FREE,
-	OP_STATE_ESN,
-	OP_POLICY_ADD,
-	OP_POLICY_DELETE,
-	OP_POLICY_FREE,
-	OP_MAX
-};
 
 enum xdt_ops {
 	OPS_FULL,		/* all callbacks */
@@ -47,29 +32,23 @@ struct xdt_nic {
 	int err;		/* answer of the add callbacks */
 	bool refuse;		/* answer of xdo_dev_offload_ok() */
 	u64 packets;		/* what the statistics say */
-	atomic_t calls[OP_MAX];
-	struct list_head objs;	/* what the driver keeps */
+	atomic_t objs;		/* states and policies that the driver has */
 	const void *deleting;	/* a policy between delete and free */
-	/* Called first in each callback for states and policies. */
-	void (*hook)(struct xdt_nic *nic, enum xdt_op op, void *obj);
+	struct rcu_gp_seq gp;	/* when a state was deleted last */
+	/* Called first when the driver frees a state or policy. */
+	void (*hook)(struct xdt_nic *nic, void *obj);
 	void *hook_arg;
 };
 
 /* Of the test that runs. */
 extern struct xdt {
 	struct kunit *test;
-	atomic_t expired;	/* hard expiries of states */
-	u64 packets;		/* of the last one */
-	atomic_t acquires;
-	int acquire_err;	/* answer to them */
-	/* Called when xfrm_state_find() looks for a key manager. */
-	void (*is_alive)(void *arg);
-	void *arg;
-	atomic_t plain;		/* packets sent as clear text, or to a NIC */
+	int acquire_err;	/* answer of the key manager */
+	int plain;		/* packets sent as clear text, or to a NIC */
 	char log[256];		/* calls of drivers and of the key manager */
 	size_t len;
 	const char *fault;	/* what the kernel must not do, the first one */
-	struct completion entered, back, done;
+	struct completion entered, back;
 	bool overtaken;		/* see xdt_block() */
 } xdt;
 
@@ -78,7 +57,7 @@ struct xdt_sa {
 	u8 mode;		/* XFRM_MODE_TRANSPORT or _TUNNEL */
 	u8 type;		/* XFRM_DEV_OFFLOAD_*; none is software */
 	u8 dir;			/* XFRM_SA_DIR_*; none is OUT */
-	bool encap;		/* in UDP, with NAT keepalives */
+	u32 reqid;
 	u32 idx;		/* for SPI, addresses and log */
 };
 
@@ -94,57 +73,52 @@ enum xdt_kind {
 struct xdt_pol {
 	u8 kind;
 	u8 dir;			/* XFRM_POLICY_IN, _OUT or _FWD */
-	u8 type;		/* XFRM_POLICY_TYPE_MAIN or _SUB */
-	bool inexact;		/* prefixes that are not hashed */
+	u8 prefix;		/* length; none is a host */
+	u8 proto;
 	u32 idx;		/* for priority, addresses and log */
+	int prio;		/* added to that priority */
 };
 
 #define POL(...)	(&(const struct xdt_pol){ __VA_ARGS__ })
 #define PROTECT_OUT	POL(.dir = XFRM_POLICY_OUT)
 
-int xdt_suite_init(struct kunit_suite *suite);
 int xdt_init(struct kunit *test);
 void xdt_defer(kunit_action_t *action, void *arg);
 void xdt_flush(void *unused);
 void xdt_log_state(struct xfrm_state *x, const char *what);
 void xdt_log_policy(struct xfrm_policy *pol, const char *what);
-void xdt_log_clear(void);
+void xdt_log_wait(const char *what);
 void xdt_fault(bool bad, const char *what);
-bool xdt_wait_expired(int n);
-void xdt_block_init(void);
-bool xdt_wait(struct completion *c);
-void xdt_block(void);
+void xdt_block(struct xdt_nic *nic);
+void xdt_entered(void);
 
 struct xdt_nic *xdt_nic(enum xdt_ops ops);
 void xdt_nic_event(struct xdt_nic *nic, unsigned long event);
 
-void xdt_addrs(u32 idx, xfrm_address_t *saddr, xfrm_address_t *daddr);
 struct xfrm_state *xdt_state_alloc(struct xdt_nic *nic,
 				   const struct xdt_sa *sa);
 void xdt_state_insert(struct xfrm_state *x);
 struct xfrm_state *xdt_state(struct xdt_nic *nic, const struct xdt_sa *sa);
-void xdt_state_hold(struct xfrm_state *x);
-bool xdt_state_found(struct xfrm_state *x);
-void xdt_state_limit(struct xfrm_state *x);
+void xdt_state_limit(struct xfrm_state *x, bool hard);
 void xdt_timer_freeze(struct xfrm_state *x);
 bool xdt_timer_started(struct xfrm_state *x);
-void xdt_timer_thaw(struct xfrm_state *x);
 void xdt_timer_fire(struct xfrm_state *x);
 
 struct xfrm_policy *xdt_policy_alloc(struct xdt_nic *nic,
 				     const struct xdt_pol *p);
-void xdt_policy_release(struct xfrm_policy *pol);
-int xdt_policy_insert(struct xfrm_policy *pol, u8 dir, bool excl);
 struct xfrm_policy *xdt_policy(struct xdt_nic *nic, const struct xdt_pol *p);
-bool xdt_policy_found(struct xfrm_policy *pol);
 bool xdt_policy_delete(struct xfrm_policy *pol);
 
 struct dst_entry *xdt_route(struct net_device *dev);
 struct sk_buff *xdt_skb(u32 idx);
-struct dst_entry *xdt_lookup(u32 idx);
 int xdt_verdict(const struct xdt_pol *p);
 
-#define XDT_EXPECT_CALLS(nic, op, n)					\
-	KUNIT_EXPECT_EQ(xdt.test, atomic_read(&(nic)->calls[op]), n)
+/* What has happened since the last time. */
+#define XDT_EXPECT_LOG(what)						\
+do {									\
+	KUNIT_EXPECT_STREQ(xdt.test, xdt.log, what);			\
+	xdt.len = 0;							\
+	xdt.log[0] = '\0';						\
+} while (0)
 
 #endif /* _XFRM_TESTS_FIXTURE_H */
