@@ -916,8 +916,9 @@ static int pfkey_ask(int fd, int type, const struct sa *sa)
 	return ret;
 }
 
-/* Until an SA expires it cannot be used, changed or replaced. Its keys and
- * sequence number are to be had if they are the kernel's (crypto offload).
+/* Until an SA expires it cannot be used or changed. Its keys and sequence
+ * number are to be had if they are the kernel's (crypto offload). One with the
+ * same SPI replaces it.
  */
 TEST_F_TIMEOUT(xfrm_devgone, answers, 120)
 {
@@ -931,13 +932,15 @@ TEST_F_TIMEOUT(xfrm_devgone, answers, 120)
 		{ "SADB_GET",		0,		-ESRCH },
 		{ "SADB_DUMP",		0,		-ESRCH },
 		{ "UPDSA",		-EINVAL,	-EINVAL },
-		{ "NEWSA",		-EEXIST,	-EEXIST },
 		{ "NEWAE",		-EINVAL,	-EINVAL },
 		{ "EXPIRE",		-EINVAL,	-EINVAL },
 		{ "ALLOCSPI",		-ENOENT,	-ENOENT },
 		{ "MIGRATE_STATE",	-EINVAL,	-EINVAL },
 		{ "MIGRATE",		-ENODATA,	-ENODATA },
 		{ "extack of MIGRATE",	0,		0 },
+		{ "NEWSA",		0,		0 },
+		{ "DELSA",		0,		0 },
+		{ "DELSA of the old",	-ESRCH,		-ESRCH },
 	};
 	int got[2][ARRAY_SIZE(want)];
 	struct mnl_socket *nl = self->nl;
@@ -981,7 +984,6 @@ TEST_F_TIMEOUT(xfrm_devgone, answers, 120)
 		got[k][i++] = pfkey_ask(fd, SADB_GET, &sa[k]);
 		got[k][i++] = pfkey_ask(fd, SADB_DUMP, &sa[k]);
 		got[k][i++] = sa_set(nl, XFRM_MSG_UPDSA, &soft);
-		got[k][i++] = sa_add(nl, &soft);
 		got[k][i++] = sa_ae(nl, XFRM_MSG_NEWAE, &sa[k]);
 		got[k][i++] = sa_expire(nl, &sa[k]);
 		got[k][i++] = sa_alloc_spi(nl, &sa[k]);
@@ -991,6 +993,13 @@ TEST_F_TIMEOUT(xfrm_devgone, answers, 120)
 	}
 	if (slow || (!got[0][0] && sa_get(nl, &sa[0])))
 		SKIP(return, "this machine is too slow");
+	for (k = 0; k < 2; k++) {
+		soft = sa[k];
+		soft.ifindex = 0;
+		got[k][i] = sa_add(nl, &soft);
+		got[k][i + 1] = sa_del(nl, &soft);
+		got[k][i + 2] = sa_del(nl, &soft);
+	}
 
 	for (i = 0; i < ARRAY_SIZE(want); i++) {
 		EXPECT_EQ(got[0][i], want[i].crypto) {
