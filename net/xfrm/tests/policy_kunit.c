@@ -177,6 +177,23 @@ static void policy_order(struct kunit *test)
 	XDT_EXPECT_LOG(log);
 }
 
+/* Policies in software and of another device have nothing to do with it. */
+static void policy_bystanders(struct kunit *test)
+{
+	struct xdt_nic *other = xdt_nic(OPS_FULL);
+	struct xdt_nic *nic = xdt_nic(OPS_FULL);
+	struct xfrm_policy *pol;
+
+	xdt_policy(nic, PROTECT_OUT);
+	xdt_policy(NULL, POL(.dir = XFRM_POLICY_OUT, .idx = 1));
+	pol = xdt_policy(other, POL(.dir = XFRM_POLICY_OUT, .idx = 2));
+	xdt_log_clear();
+	xdt_nic_event(nic, NETDEV_UNREGISTER);
+
+	KUNIT_EXPECT_STREQ(test, xdt.log, "p0:delete p0:free p0:upd");
+	KUNIT_EXPECT_PTR_EQ(test, pol->xdo.dev, other->dev);
+}
+
 /* A policy in software that replaces an offloaded one: XFRM_MSG_NEWPOLICY does
  * that only when the device is gone. It is sorted in by priority, behind one for
  * UDP, and does not get the place at the head.
@@ -304,6 +321,7 @@ static struct kunit_case policy_cases[] = {
 	KUNIT_CASE(policy_acquire),
 	KUNIT_CASE(policy_killed),
 	KUNIT_CASE(policy_order),
+	KUNIT_CASE(policy_bystanders),
 	KUNIT_CASE(policy_replaced),
 	KUNIT_CASE(policy_sorted),
 	KUNIT_CASE(policy_inserted_late),

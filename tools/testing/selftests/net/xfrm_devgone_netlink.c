@@ -268,9 +268,10 @@ static int sa_add(struct mnl_socket *nl, const struct sa *sa)
 	return sa_set(nl, XFRM_MSG_NEWSA, sa);
 }
 
-static int sa_get(struct mnl_socket *nl, const struct sa *sa)
+/* XFRM_MSG_GETSA or XFRM_MSG_DELSA */
+static int sa_by_id(struct mnl_socket *nl, __u16 type, const struct sa *sa)
 {
-	struct nlmsghdr *nlh = start(XFRM_MSG_GETSA, 0);
+	struct nlmsghdr *nlh = start(type, 0);
 
 	usersa_id(sa, mnl_nlmsg_put_extra_header(nlh,
 						 sizeof(struct xfrm_usersa_id)));
@@ -973,7 +974,7 @@ TEST_F_TIMEOUT(xfrm_devgone, answers, 120)
 		i = 0;
 		soft = sa[k];
 		soft.ifindex = 0;
-		got[k][i++] = sa_get(nl, &sa[k]);
+		got[k][i++] = sa_by_id(nl, XFRM_MSG_GETSA, &sa[k]);
 		/* all of it has to be done until they expire */
 		if (!k)
 			slow = got[k][0] &&
@@ -991,14 +992,14 @@ TEST_F_TIMEOUT(xfrm_devgone, answers, 120)
 		got[k][i++] = talk(nl, migrate_msg(&pol[k], 1), NULL);
 		got[k][i++] = !strstr(extack, "lost its offload device");
 	}
-	if (slow || (!got[0][0] && sa_get(nl, &sa[0])))
+	if (slow || (!got[0][0] && sa_by_id(nl, XFRM_MSG_GETSA, &sa[0])))
 		SKIP(return, "this machine is too slow");
 	for (k = 0; k < 2; k++) {
 		soft = sa[k];
 		soft.ifindex = 0;
 		got[k][i] = sa_add(nl, &soft);
-		got[k][i + 1] = sa_del(nl, &soft);
-		got[k][i + 2] = sa_del(nl, &soft);
+		got[k][i + 1] = sa_by_id(nl, XFRM_MSG_DELSA, &soft);
+		got[k][i + 2] = sa_by_id(nl, XFRM_MSG_DELSA, &soft);
 	}
 
 	for (i = 0; i < ARRAY_SIZE(want); i++) {
@@ -1035,7 +1036,7 @@ TEST_F(xfrm_devgone, migrate_packet)
 	EXPECT_STREQ(extack, "State with packet offload cannot be migrated");
 	EXPECT_EQ(talk(self->nl, migrate_msg(&pol, 1), NULL), -ENODATA);
 	EXPECT_STREQ(extack, "State with packet offload cannot be migrated");
-	EXPECT_EQ(sa_get(self->nl, &sa), 0);
+	EXPECT_EQ(sa_by_id(self->nl, XFRM_MSG_GETSA, &sa), 0);
 
 	sa.spi = 0x1001;
 	pol.reqid = 0x1001;
@@ -1043,7 +1044,7 @@ TEST_F(xfrm_devgone, migrate_packet)
 	ASSERT_EQ(sa_add(self->nl, &sa), 0);
 	ASSERT_EQ(pol_set(self->nl, XFRM_MSG_UPDPOLICY, &pol), 0);
 	EXPECT_EQ(talk(self->nl, migrate_msg(&pol, 1), NULL), 0);
-	EXPECT_EQ(sa_get(self->nl, &sa), -ESRCH);
+	EXPECT_EQ(sa_by_id(self->nl, XFRM_MSG_GETSA, &sa), -ESRCH);
 }
 
 /* It does not get to the device of the route instead. */
