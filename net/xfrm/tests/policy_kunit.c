@@ -184,13 +184,13 @@ static void policy_bystanders(struct kunit *test)
 	struct xdt_nic *nic = xdt_nic(OPS_FULL);
 	struct xfrm_policy *pol;
 
-	xdt_policy(nic, PROTECT_OUT);
-	xdt_policy(NULL, POL(.dir = XFRM_POLICY_OUT, .idx = 1));
-	pol = xdt_policy(other, POL(.dir = XFRM_POLICY_OUT, .idx = 2));
-	xdt_log_clear();
+	xdt_policy(nic, POL(KIND_PROTECT, XFRM_POLICY_OUT));
+	xdt_policy(NULL, POL(KIND_PROTECT, XFRM_POLICY_OUT, .idx = 1));
+	pol = xdt_policy(other, POL(KIND_PROTECT, XFRM_POLICY_OUT, .idx = 2));
+
 	xdt_nic_event(nic, NETDEV_UNREGISTER);
 
-	KUNIT_EXPECT_STREQ(test, xdt.log, "p0:delete p0:free p0:upd");
+	XDT_EXPECT_LOG("p0:delete p0:free p0:upd");
 	KUNIT_EXPECT_PTR_EQ(test, pol->xdo.dev, other->dev);
 }
 
