@@ -180,7 +180,11 @@ static int add_policy(struct net_device *dev, u32 idx)
 		xuo.ifindex = dev->ifindex;
 		err = xfrm_dev_policy_add(&init_net, pol, &xuo, XFRM_POLICY_OUT, NULL);
 	}
-	return err ?: xfrm_policy_insert(XFRM_POLICY_OUT, pol, 1);
+	err = err ?: xfrm_policy_insert(XFRM_POLICY_OUT, pol, 1);
+	/* The SPD has a reference of its own. */
+	if (!err)
+		xfrm_pol_put(pol);
+	return err;
 }
 
 /* States and policies of @dev, or of software. */
