@@ -206,6 +206,8 @@ static void state(int type)
 	bool out = id / WORKERS % 3;
 	xfrm_address_t src;
 
+	if (id >= OBJECTS)
+		errx(1, "more SPIs than the listener knows: fewer minutes");
 	if (type == XFRM_MSG_DELSA) {
 		msg.h.nlmsg_len = NLMSG_LENGTH(sizeof(*d));
 		ends(f, f->mode == TUNNEL, out, f->nr == MOVED && rnd(2), &src, &d->daddr);
@@ -413,10 +415,7 @@ static unsigned int number(unsigned long long id)
 	return id < OBJECTS ? id : 0;
 }
 
-static struct object *sa_of(unsigned int spi)
-{
-	return &sas[number(spi - SPI_BASE)];
-}
+#define sa_of(spi)	(&sas[number((spi) - SPI_BASE)])
 
 static void hear(const struct nlmsghdr *h, int in_d)
 {
