@@ -6,10 +6,10 @@
  * unregistered, or it moves to another netns. Each -DWITHOUT_... has to be an error:
  * the driver is called twice, at the same time, too late or never, or asked too early.
  *
- * net/xfrm/xfrm_policy.c xfrm_policy_insert: spin_lock_bh( ... gone = xfrm_dev_policy_check(policy); ... gone = xfrm_dev_policy_link(policy); ... xfrm_dev_policy_refuse(gone, policy); return 0;
+ * net/xfrm/xfrm_policy.c xfrm_policy_insert: spin_lock_bh( ... gone = xfrm_dev_policy_check(policy); ... gone = xfrm_dev_policy_link(policy); ... xfrm_dev_policy_refuse(gone, policy); if (delpol) xfrm_policy_kill(delpol);
  * net/xfrm/xfrm_policy.c xfrm_dev_policy_check: READ_ONCE(dev->reg_state) == NETREG_REGISTERED
  * net/xfrm/xfrm_policy.c xfrm_dev_policy_link: net_eq(dev_net(dev), xp_net(pol))
- * net/xfrm/xfrm_policy.c xfrm_policy_kill: walk.dead = 1; ... xfrm_dev_policy_release(policy); ... xfrm_pol_put(policy); }
+ * net/xfrm/xfrm_policy.c xfrm_policy_kill: WRITE_ONCE(policy->walk.dead, 1); ... xfrm_dev_policy_release(policy); ... xfrm_pol_put(policy); }
  * net/xfrm/xfrm_policy.c xfrm_dev_policy_release: mutex_lock( ... spin_lock_bh( ... dev = pol->xdo.dev; if (dev) ... if (dev) __xfrm_dev_policy_release(dev, pol); mutex_unlock(
  * net/xfrm/xfrm_policy.c xfrm_dev_policy_unlink: spin_lock_bh( ... xfrm_pol_hold(pol); ... smp_store_release(&pol->xdo.dev, NULL); spin_unlock_bh(
  * net/xfrm/xfrm_policy.c xfrm_dev_policy_release_all: mutex_lock( ... __xfrm_dev_policy_release(dev, pol); mutex_unlock( ... list_del_init( ... xfrm_dev_policy_lost(pol); ... } ... mutex_lock( ... mutex_unlock(
