@@ -32,7 +32,7 @@ void xdt_log_policy(struct xfrm_policy *pol, const char *what)
 	log_call('p', pol->priority - XDT_PRIO, what);
 }
 
-/* Until it happens, or for long enough: what has happened is to be looked at. */
+/* Until it happens, or for long enough: the caller looks at what happened. */
 void xdt_log_wait(const char *what)
 {
 	unsigned long timeout = jiffies + TIMEOUT;

@@ -58,7 +58,7 @@ static int nic_state_add(struct net_device *dev, struct xfrm_state *x,
 	return nic_add(dev, &x->xso.offload_handle);
 }
 
-/* A larval state that xfrm_state_find() has not inserted: nobody has seen it. */
+/* A larval state that xfrm_state_find() has not inserted: no one has seen it. */
 static bool never_seen(struct xfrm_state *x)
 {
 	return x->km.state == XFRM_STATE_VOID && list_empty(&x->km.all);
@@ -221,7 +221,7 @@ static void nic_action(void *data)
 	nic->gone = true;
 	nic_unregister(nic);
 	KUNIT_EXPECT_EQ_MSG(xdt.test, nic->leaked, 0, "references");
-	KUNIT_EXPECT_EQ_MSG(xdt.test, atomic_read(&nic->objs), 0, "in the driver");
+	KUNIT_EXPECT_EQ_MSG(xdt.test, atomic_read(&nic->objs), 0, "in driver");
 	/* Or somebody still uses it. */
 	if (!nic->leaked)
 		free_netdev(nic->dev);

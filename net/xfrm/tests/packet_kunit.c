@@ -77,8 +77,8 @@ static void packet_output(struct kunit *test)
 	}
 }
 
-/* The first state in software, which ends the walk of an offloaded policy, is not
- * what the policy is looking for.
+/* The first state in software, which ends the walk of an offloaded policy, is
+ * not what the policy is looking for.
  */
 static void packet_cpu_acquire(struct kunit *test)
 {
@@ -111,8 +111,7 @@ KUNIT_DEFINE_ACTION_WRAPPER(listener_unregister, unregister_netdevice_notifier,
 			    struct notifier_block *);
 
 /* Neighbours are flushed by notifiers without priority: by then no more packets
- * may be queued there. And to veto features is no reason to keep an event of them
- * from others.
+ * may be queued there. A veto of features must not keep the event from others.
  */
 static void packet_notifiers(struct kunit *test)
 {
@@ -136,8 +135,8 @@ static void packet_notifiers(struct kunit *test)
 
 #ifndef CONFIG_TINY_RCU
 /* Expedited grace periods of a device that goes down with these objects, or of
- * synchronize_net(). Others may have some at the same time, so take the least of a
- * few.
+ * synchronize_net(). Others may have some at the same time, so take the least of
+ * a few.
  */
 static unsigned long grace_periods(enum xdt_ops ops, bool state, bool policy)
 {

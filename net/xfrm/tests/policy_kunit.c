@@ -36,7 +36,7 @@ static const struct policy_param policy_params[] = {
 
 KUNIT_ARRAY_PARAM_DESC(policy, policy_params, desc);
 
-/* Plain packets: with the device the hardware has seen to those that come in. */
+/* Plain packets: with the device, the hardware has seen those that come in. */
 static bool verdict_fits(const struct xdt_pol *p, bool gone)
 {
 	int ret = xdt_verdict(p);
@@ -122,8 +122,8 @@ static void killer_func(struct work_struct *work)
 
 static DECLARE_WORK(killer, killer_func);
 
-/* A task deletes one policy and is in the driver when the device goes away, which
- * may have another one.
+/* A task deletes one policy and is in the driver when the device goes away,
+ * which may have another one.
  */
 static void policy_killed(struct kunit *test)
 {
@@ -144,8 +144,9 @@ static void policy_killed(struct kunit *test)
 		flush_work(&killer);
 
 		KUNIT_EXPECT_FALSE(test, xdt.overtaken);
-		XDT_EXPECT_LOG(i ? "p1:delete p1:free p2:delete p2:free p2:upd" :
-				   "p0:delete p0:free");
+		XDT_EXPECT_LOG(i ?
+			       "p1:delete p1:free p2:delete p2:free p2:upd" :
+			       "p0:delete p0:free");
 	}
 }
 
@@ -156,13 +157,14 @@ static void kill_hook(struct xdt_nic *nic, void *obj)
 	KUNIT_EXPECT_TRUE(xdt.test, xdt_policy_delete(nic->hook_arg));
 }
 
-/* Three of a kind each: states go first, and the driver is through before anybody
- * hears of a policy. Of one that is deleted meanwhile, nobody does.
+/* Three of a kind each: states go first, and the driver is through before a
+ * listener hears of a policy. Of one that is deleted meanwhile, none does.
  */
 static void policy_order(struct kunit *test)
 {
 	static const char log[] =
-		"s0:free p0:delete p0:free p0:upd p1:delete p1:free p1:del p2:delete p2:free";
+		"s0:free p0:delete p0:free p0:upd p1:delete p1:free p1:del "
+		"p2:delete p2:free";
 	struct xdt_nic *nic = xdt_nic(OPS_FULL);
 
 	xdt_state(nic, SA(.type = PACKET));
@@ -195,7 +197,7 @@ static void policy_bystanders(struct kunit *test)
 }
 
 /* A policy in software that replaces an offloaded one: XFRM_MSG_NEWPOLICY does
- * that only when the device is gone. It is sorted in by priority, behind one for
+ * so only when the device is gone. It is sorted in by priority, behind one for
  * UDP, and does not get the place at the head.
  */
 static void policy_replaced(struct kunit *test)
@@ -234,9 +236,9 @@ static void policy_replaced(struct kunit *test)
 	}
 }
 
-/* The unsorted policy at the head of the chain is the worst, or one for TCP. It ends
- * no walk, and those in software are sorted behind it, also when the tables are built
- * again: the block is better than the bypass.
+/* The unsorted policy at the head of the chain is the worst, or one for TCP. It
+ * ends no walk, and those in software are sorted behind it, also when the tables
+ * are built again: the block is better than the bypass.
  */
 static void policy_sorted(struct kunit *test)
 {

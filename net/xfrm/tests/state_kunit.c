@@ -75,8 +75,8 @@ static void state_devgone(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, init_net.xfrm.state_num, 0);
 }
 
-/* Larval states of xfrm_state_find(), for a policy of the device. If nobody wants
- * one, or the device has no place for it, it is undone in atomic context.
+/* Larval states of xfrm_state_find(), for a policy of the device. If no one
+ * wants one, or the device has no place for it, it is undone in atomic context.
  */
 static void state_larval(struct kunit *test)
 {
@@ -145,8 +145,8 @@ static void pace_hook(struct xdt_nic *nic, void *obj)
 	*(*freed)++ = ktime_get_boottime();
 }
 
-/* The timer of a state starts between the driver's free of that state and of the
- * next one, with a grace and then 64 in 10 ms.
+/* The timer of a state starts between the driver's free of that state and of
+ * the next one, with a grace and then 64 in 10 ms.
  */
 static void state_pace(struct kunit *test)
 {

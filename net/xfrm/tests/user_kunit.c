@@ -66,7 +66,8 @@ static void fill(struct xfrm_user_test *t, unsigned long on)
 }
 
 /* Build a message. *@size is what its size function returns. */
-static int build(struct xfrm_user_test *t, unsigned int type, unsigned int *size)
+static int build(struct xfrm_user_test *t, unsigned int type,
+		 unsigned int *size)
 {
 	struct xfrm_policy *xp = &t->xp;
 	struct xfrm_state *x = &t->x;
@@ -119,7 +120,8 @@ static void msg_fits(struct kunit *test)
 static void notify_fits(struct kunit *test)
 {
 	static const u32 events[] = {
-		XFRM_MSG_NEWSA, XFRM_MSG_DELSA, XFRM_MSG_NEWPOLICY, XFRM_MSG_DELPOLICY,
+		XFRM_MSG_NEWSA, XFRM_MSG_DELSA,
+		XFRM_MSG_NEWPOLICY, XFRM_MSG_DELPOLICY,
 	};
 	struct xfrm_user_test *t = test->priv;
 	struct xfrm_state *x = &t->x;
@@ -148,10 +150,13 @@ static void notify_fits(struct kunit *test)
 		if (i < 2 * LABEL_MAX)
 			err = xfrm_send_state_notify(x, &t->c);
 		else
-			err = xfrm_send_policy_notify(&t->xp, XFRM_POLICY_OUT, &t->c);
+			err = xfrm_send_policy_notify(&t->xp, XFRM_POLICY_OUT,
+						      &t->c);
 		rcu_read_unlock();
-		KUNIT_ASSERT_EQ_MSG(test, err, -EPIPE, "event %#x, label %u, templates %u",
-				    t->c.event, t->label->ctx_len, t->xp.xfrm_nr);
+		KUNIT_ASSERT_EQ_MSG(test, err, -EPIPE,
+				    "event %#x, label %u, templates %u",
+				    t->c.event, t->label->ctx_len,
+				    t->xp.xfrm_nr);
 	}
 }
 
@@ -163,13 +168,15 @@ static int xfrm_user_test_init(struct kunit *test)
 	test->priv = t;
 	write_pnet(&t->x.xs_net, &t->net);
 	write_pnet(&t->xp.xp_net, &t->net);
-	t->alg = kunit_kzalloc(test, sizeof(struct xfrm_algo_auth) + 5, GFP_KERNEL);
+	t->alg = kunit_kzalloc(test, sizeof(struct xfrm_algo_auth) + 5,
+			       GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, t->alg);
 	((struct xfrm_algo *)t->alg)->alg_key_len = 33;
 	t->esn = kunit_kzalloc(test, struct_size(t->esn, bmp, 3), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, t->esn);
 	t->esn->bmp_len = 3;
-	t->label = kunit_kzalloc(test, sizeof(*t->label) + LABEL_MAX, GFP_KERNEL);
+	t->label = kunit_kzalloc(test, sizeof(*t->label) + LABEL_MAX,
+				 GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, t->label);
 	t->label->ctx_len = 5;
 	t->skb = kunit_zalloc_skb(test, 8192, GFP_KERNEL);

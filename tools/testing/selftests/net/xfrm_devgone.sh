@@ -85,7 +85,8 @@ while True:
 # udp ADDRESS
 udp()
 {
-	ip netns exec "$NS" bash -c 'echo x >"/dev/udp/$0/4000"' "$1" 2>/dev/null
+	ip netns exec "$NS" bash -c 'echo x >"/dev/udp/$0/4000"' "$1" \
+		2>/dev/null
 }
 
 only_software()
@@ -139,10 +140,20 @@ check_expired()
 	done
 }
 
+# check_sent N: packets that have left by dummy0
+check_sent()
+{
+	local n
+
+	n=$(ip netns exec "$NS" cat /sys/class/net/dummy0/statistics/tx_packets)
+	[ "$n" -eq "$1" ]
+	check_err $? "$n packets have left by dummy0 instead of $1"
+}
+
 # gone NAME CMD...: CMD lets the device go away
 gone()
 {
-	local name=$1 n; shift
+	local name=$1; shift
 
 	sa 0x1001 1 offload dev "$DEV" dir out &&
 		sa 0x1002 8 offload dev "$DEV" dir in
@@ -152,9 +163,7 @@ gone()
 	check_expired 0x00001001 1 0x00001002 0
 	udp 10.0.0.2
 	udp 10.0.0.3
-	n=$(ip netns exec "$NS" cat /sys/class/net/dummy0/statistics/tx_packets)
-	[ "$n" -eq 1 ]
-	check_err $? "$n packets have left by dummy0 instead of 1"
+	check_sent 1
 	ip -n "$NS" -s xfrm state | grep -A 20 0x00002001 |
 		grep -q ' 1(packets)'
 	check_err $? "the software SA is not used"
@@ -225,6 +234,7 @@ test_grace()
 	EOT
 	)
 	took=$(($(timestamp_ms) - START))
+	check_sent 0
 	grep -q '^src 10.0.0.1' <<<"$said"
 	check_err $? "XFRM_MSG_GETSA does not find the SA"
 	awk '/^acquire/ { exit 1 } /^Expired/ { exit }' "$EVENTS"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What the kernel sends to key managers, and what it answers them, when a device
- * with IPsec offload goes away: what ip(8) and xfrm_devgone*.sh cannot ask. Each
- * test has a netns with a netdevsim of its own.
+/* What the kernel sends to key managers, and what it answers them, when a
+ * device with IPsec offload goes away: what ip(8) and xfrm_devgone*.sh cannot
+ * ask. Each test has a netns with a netdevsim of its own.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -272,9 +272,10 @@ static int sa_add(struct mnl_socket *nl, const struct sa *sa)
 static int sa_by_id(struct mnl_socket *nl, __u16 type, const struct sa *sa)
 {
 	struct nlmsghdr *nlh = start(type, 0);
+	struct xfrm_usersa_id *id;
 
-	usersa_id(sa, mnl_nlmsg_put_extra_header(nlh,
-						 sizeof(struct xfrm_usersa_id)));
+	id = mnl_nlmsg_put_extra_header(nlh, sizeof(*id));
+	usersa_id(sa, id);
 
 	return talk(nl, nlh, NULL);
 }

@@ -36,7 +36,8 @@ N=3
 # addr FAMILY HOST I
 addr()
 {
-	[ "$1" -eq 4 ] && echo "10.${NET[$2]}.$3.1" || echo "fd0${NET[$2]}:$3::1"
+	[ "$1" -eq 6 ] || { echo "10.${NET[$2]}.$3.1"; return; }
+	echo "fd0${NET[$2]}:$3::1"
 }
 
 # row I: sets what the functions below use
@@ -402,7 +403,8 @@ test_priority()
 	setup
 	row 1
 	ip -n "$A" -batch - <<-EOT
-		xfrm policy add src 10.8.0.0/16 dst 10.9.0.0/16 dir out priority 100 action block
+		xfrm policy add src 10.8.0.0/16 dst 10.9.0.0/16 dir out \
+			priority 100 action block
 		xfrm policy add src 10.8.0.1 dst $DST dir out priority 150
 		xfrm policy add src 10.8.0.1 dst $(addr 4 B 99) dir out
 	EOT

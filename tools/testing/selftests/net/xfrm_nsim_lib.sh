@@ -188,7 +188,8 @@ check_nsim_released()
 	local id=$1; shift
 
 	"$@" nsim_released "$id"
-	check_err $? "not released: $(xargs <"$(nsim_file "$id" ipsec_counters)")"
+	check_err $? \
+		"not released: $(xargs <"$(nsim_file "$id" ipsec_counters)")"
 }
 
 nsim_errors()

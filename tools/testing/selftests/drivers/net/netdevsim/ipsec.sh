@@ -118,7 +118,8 @@ test_states_refused()
 test_policies()
 {
 	setup
-	pol add out 30 "${TMPL[@]}" && pol add in 10 action block && pol add fwd 20
+	pol add out 30 "${TMPL[@]}" && pol add in 10 action block &&
+		pol add fwd 20
 	check_err $? "cannot add policies"
 	pol update out 30 "${TMPL[@]}" "${TMPL[@]}" 2>/dev/null
 	check_fail $? "a policy with two templates is added"
