@@ -58,7 +58,7 @@ static int nic_state_add(struct net_device *dev, struct xfrm_state *x,
 	return nic_add(dev, &x->xso.offload_handle);
 }
 
-/* A larval state that xfrm_state_find() has not inserted: no one has seen it. */
+/* A larval state that xfrm_state_find() did not insert: no one has seen it. */
 static bool never_seen(struct xfrm_state *x)
 {
 	return x->km.state == XFRM_STATE_VOID && list_empty(&x->km.all);

@@ -135,8 +135,8 @@ static void packet_notifiers(struct kunit *test)
 
 #ifndef CONFIG_TINY_RCU
 /* Expedited grace periods of a device that goes down with these objects, or of
- * synchronize_net(). Others may have some at the same time, so take the least of
- * a few.
+ * synchronize_net(). Others may have some at the same time, so take the least
+ * of a few.
  */
 static unsigned long grace_periods(enum xdt_ops ops, bool state, bool policy)
 {

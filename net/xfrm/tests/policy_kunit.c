@@ -162,9 +162,9 @@ static void kill_hook(struct xdt_nic *nic, void *obj)
  */
 static void policy_order(struct kunit *test)
 {
-	static const char log[] =
-		"s0:free p0:delete p0:free p0:upd p1:delete p1:free p1:del "
-		"p2:delete p2:free";
+	static const char log[] = {
+		"s0:free p0:delete p0:free p0:upd p1:delete p1:free p1:del p2:delete p2:free"
+	};
 	struct xdt_nic *nic = xdt_nic(OPS_FULL);
 
 	xdt_state(nic, SA(.type = PACKET));
@@ -237,8 +237,8 @@ static void policy_replaced(struct kunit *test)
 }
 
 /* The unsorted policy at the head of the chain is the worst, or one for TCP. It
- * ends no walk, and those in software are sorted behind it, also when the tables
- * are built again: the block is better than the bypass.
+ * ends no walk, and those in software are sorted behind it, also when the
+ * tables are built again: the block is better than the bypass.
  */
 static void policy_sorted(struct kunit *test)
 {
